@@ -1,0 +1,313 @@
+// The parser of \cupel.conf. Lines are cut, trimmed and dispatched over one table of keys (name, where it may stand, setter, what a good value
+// looks like): the table is the documentation that error messages quote.
+#include "boot/config.h"
+
+#include <string.h>
+
+#include "kernel/base/fmt.h"
+#include "kernel/boot_info.h"
+
+struct parse {
+    struct config *c;
+    struct config_entry *e;     // section we are in; NULL: global
+    const char *file;
+    unsigned line;
+};
+
+struct key {
+    const char *name;
+    bool global, entry;
+    bool (*set)(struct parse *p, const char *value);
+    const char *expect;
+};
+
+static void config_fail(struct parse *p, const char *text)
+{
+    char *err = p->e ? p->e->error : p->c->error;
+    if (!*err) fmt_snprintf(err, CONFIG_ERROR, "%s:%u: %s", p->file, p->line, text);
+}
+
+// ---- values ----
+
+static bool value_copy(char *dst, size_t room, const char *v)
+{
+    if (!*v || strlen(v) >= room) return false;
+    memcpy(dst, v, strlen(v) + 1);
+    return true;
+}
+
+// Decimal or 0x number at *v; moves *v past it.
+static bool value_number(const char **v, u64 *out)
+{
+    const char *s = *v;
+    unsigned base = 10;
+    if (s[0] == '0' && (s[1] | 0x20) == 'x') { base = 16; s += 2; }
+    u64 x = 0;
+    const char *first = s;
+    for (;; s++) {
+        unsigned d = *s >= '0' && *s <= '9' ? (unsigned)(*s - '0') : (*s | 0x20) >= 'a' && (*s | 0x20) <= 'f' ? (unsigned)((*s | 0x20) - 'a' + 10) : 99;
+        if (d >= base) break;
+        if (__builtin_mul_overflow(x, base, &x) || __builtin_add_overflow(x, d, &x)) return false;
+    }
+    *v = s;
+    *out = x;
+    return s != first;
+}
+
+// A size with suffix K, M or G; without one, `unit` bytes.
+static bool value_size(const char **v, u64 unit, u64 *out)
+{
+    if (!value_number(v, out)) return false;
+    switch (**v | 0x20) {
+    case 'k': unit = KIB; break;
+    case 'm': unit = MIB; break;
+    case 'g': unit = GIB; break;
+    default: return !__builtin_mul_overflow(*out, unit, out);
+    }
+    ++*v;
+    return !__builtin_mul_overflow(*out, unit, out);
+}
+
+static bool value_bool(const char *v, bool *out)
+{
+    *out = !strcmp(v, "on") || !strcmp(v, "yes");
+    return *out || !strcmp(v, "off") || !strcmp(v, "no");
+}
+
+// "com1[,115200]", "0x3f8[,9600]", "none", "auto"
+static bool value_serial(const char *v, u32 *port, u32 *baud)
+{
+    static const u16 com[4] = {0x3f8, 0x2f8, 0x3e8, 0x2e8};
+    *baud = 0;
+    u64 x = 0;
+    if (!strcmp(v, "none")) { *port = 0; return true; }
+    if (!strcmp(v, "auto")) { *port = BOOT_SERIAL_AUTO; return true; }
+    if (!strncmp(v, "com", 3) && v[3] >= '1' && v[3] <= '4') { x = com[v[3] - '1']; v += 4; }
+    else if (!value_number(&v, &x) || x == 0 || x > 0xfff8) return false;
+    *port = (u32)x;
+    if (*v == 0) return true;
+    if (*v++ != ',' || !value_number(&v, &x) || *v) return false;
+    *baud = (u32)x;
+    return x >= 300 && x <= 115200 && 115200 % x == 0;
+}
+
+// ---- keys ----
+
+static bool key_timeout(struct parse *p, const char *v)
+{
+    u64 x;
+    if (!strcmp(v, "never")) { p->c->timeout = -1; return true; }
+    if (!value_number(&v, &x) || *v || x > 3600) return false;
+    p->c->timeout = (int)x;
+    return true;
+}
+
+static bool key_default(struct parse *p, const char *v) { return value_copy(p->c->default_name, CONFIG_NAME, v); }
+
+static bool key_path(char *dst, const char *v)
+{
+    if (!value_copy(dst, CONFIG_PATH, v)) return false;
+    for (char *s = dst; *s; s++)
+        if (*s == '/') *s = '\\';
+    return true;
+}
+
+static bool key_kernel(struct parse *p, const char *v) { p->e->kernel_line = p->line; return key_path(p->e->kernel, v); }
+static bool key_initrd(struct parse *p, const char *v) { p->e->initrd_line = p->line; return key_path(p->e->initrd, v); }
+
+static bool key_append(struct parse *p, const char *v)
+{
+    if (!*v) { p->e->append[0] = 0; return true; }
+    return value_copy(p->e->append, CONFIG_APPEND, v);
+}
+
+static bool key_memory(struct parse *p, const char *v)
+{
+    u64 x;
+    if (!value_size(&v, MIB, &x) || *v || x < 16 * MIB || x % MIB) return false;
+    p->e->memory = x;
+    return true;
+}
+
+static bool key_smp(struct parse *p, const char *v)
+{
+    u64 x;
+    if (!value_number(&v, &x) || *v || x < 1 || x > 255) return false;
+    p->e->smp = (unsigned)x;
+    return true;
+}
+
+static bool accel_option(struct config_entry *e, const char *v)
+{
+    u64 x;
+    if (!strcmp(v, "exit=poll")) e->exit_poll = true;
+    else if (!strcmp(v, "exit=interrupt")) e->exit_poll = false;
+    else if (!strcmp(v, "chain=off")) e->no_chain = true;
+    else if (!strcmp(v, "chain=on")) e->no_chain = false;
+    else if (!strncmp(v, "tb-size=", 8)) {
+        v += 8;
+        if (!value_size(&v, MIB, &x) || *v || x < MIB || x > 512 * MIB) return false;
+        e->tb_size = x;
+    } else return false;
+    return true;
+}
+
+static bool key_accel(struct parse *p, const char *v)
+{
+    char word[64];
+    if (strncmp(v, "tcg", 3) || (v[3] && v[3] != ',')) return false;
+    for (v += 3; *v == ',';) {
+        const char *start = ++v;
+        while (*v && *v != ',') v++;
+        size_t n = (size_t)(v - start);
+        if (n >= sizeof(word)) return false;
+        memcpy(word, start, n);
+        word[n] = 0;
+        if (!accel_option(p->e, word)) return false;
+    }
+    return *v == 0;
+}
+
+static bool key_serial(struct parse *p, const char *v)
+{
+    return p->e ? value_serial(v, &p->e->serial_port, &p->e->serial_baud) : value_serial(v, &p->c->serial_port, &p->c->serial_baud);
+}
+
+static bool key_no_reboot(struct parse *p, const char *v) { return value_bool(v, &p->e->no_reboot); }
+static bool key_debugcon(struct parse *p, const char *v) { return value_bool(v, &p->e->debugcon); }
+
+static bool key_debug_exit(struct parse *p, const char *v)
+{
+    u64 base, size = 4;
+    if (!value_number(&v, &base) || base > 0xffff) return false;
+    if (*v == ',') {
+        v++;
+        if (!value_number(&v, &size)) return false;
+    }
+    if (*v || size < 1 || size > 4) return false;
+    p->e->debug_exit_base = (u32)base;
+    p->e->debug_exit_size = (u32)size;
+    return true;
+}
+
+static const struct key keys[] = {
+    {"timeout", true, false, key_timeout, "seconds from 0 to 3600, or `never'"},
+    {"default", true, false, key_default, "the name of a section"},
+    {"serial", true, true, key_serial, "com1..com4 or a port such as 0x3f8, optionally `,baud' (a divisor of 115200); or `auto' or `none'"},
+    {"kernel", false, true, key_kernel, "a path on this volume, such as \\guest\\vmlinuz (under 128 characters)"},
+    {"initrd", false, true, key_initrd, "a path on this volume, such as \\guest\\initrd (under 128 characters)"},
+    {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
+    {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
+    {"smp", false, true, key_smp, "a number of vCPUs from 1 to 255"},
+    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,tb-size=64M (1M..512M)"},
+    {"no-reboot", false, true, key_no_reboot, "on or off"},
+    {"debugcon", false, true, key_debugcon, "on or off"},
+    {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
+};
+
+static void config_unknown_key(struct parse *p, const char *name)
+{
+    char text[CONFIG_ERROR];
+    int n = fmt_snprintf(text, sizeof(text), "unknown key `%s'; %s:", name, p->e ? "a section takes" : "before the first [section] there may be");
+    for (unsigned i = 0; i < ARRAY_SIZE(keys) && n < (int)sizeof(text); i++)
+        if (p->e ? keys[i].entry : keys[i].global) n += fmt_snprintf(text + n, sizeof(text) - (size_t)n, " %s", keys[i].name);
+    config_fail(p, text);
+}
+
+static void config_set(struct parse *p, const char *name, const char *value)
+{
+    char text[CONFIG_ERROR];
+    for (unsigned i = 0; i < ARRAY_SIZE(keys); i++) {
+        if (strcmp(keys[i].name, name) || !(p->e ? keys[i].entry : keys[i].global)) continue;
+        if (keys[i].set(p, value)) return;
+        fmt_snprintf(text, sizeof(text), "bad value for `%s'; give %s", name, keys[i].expect);
+        config_fail(p, text);
+        return;
+    }
+    config_unknown_key(p, name);
+}
+
+static void config_section(struct parse *p, char *name)
+{
+    size_t n = strlen(name);
+    p->e = NULL;
+    if (n < 3 || name[n - 1] != ']' || n - 2 >= CONFIG_NAME) {
+        config_fail(p, "bad section header; write [name], at most 63 characters");
+        return;
+    }
+    if (p->c->count == CONFIG_ENTRIES) {
+        config_fail(p, "too many sections; at most 16 are possible");
+        return;
+    }
+    name[n - 1] = 0;
+    p->e = &p->c->entries[p->c->count++];
+    *p->e = (struct config_entry){.line = p->line, .memory = 512 * MIB, .smp = 1,
+                                  .serial_port = p->c->serial_port, .serial_baud = p->c->serial_baud};
+    value_copy(p->e->name, CONFIG_NAME, name + 1);
+}
+
+static char *text_trim(char *s)
+{
+    while (*s == ' ' || *s == '\t') s++;
+    size_t n = strlen(s);
+    while (n && (s[n - 1] == ' ' || s[n - 1] == '\t' || s[n - 1] == '\r')) s[--n] = 0;
+    return s;
+}
+
+static void config_line(struct parse *p, char *line)
+{
+    char *s = text_trim(line);
+    if (!*s || *s == '#' || *s == ';') return;
+    if (*s == '[') {
+        config_section(p, s);
+        return;
+    }
+    char *eq = strchr(s, '=');
+    if (!eq) {
+        config_fail(p, "neither `key = value' nor a [section]; put # before a comment");
+        return;
+    }
+    *eq = 0;
+    config_set(p, text_trim(s), text_trim(eq + 1));
+}
+
+// What can be checked only once everything is read.
+static void config_finish(struct parse *p)
+{
+    p->e = NULL;
+    for (unsigned i = 0; i < p->c->count; i++) {
+        struct config_entry *e = &p->c->entries[i];
+        if (!strcmp(e->name, p->c->default_name)) p->c->default_index = i;
+        if (!e->kernel[0] && !e->error[0])
+            fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line, e->name);
+    }
+    if (p->c->default_name[0] && (!p->c->count || strcmp(p->c->entries[p->c->default_index].name, p->c->default_name)) && !p->c->error[0])
+        fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: `default' names [%s], which is not there; name one of the sections", p->file, p->c->default_name);
+    if (!p->c->count && !p->c->error[0])
+        fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: no boot entry; add a [section] with `kernel = \\path'", p->file);
+}
+
+void config_parse(struct config *c, const char *file, const char *text, size_t len)
+{
+    static char line[CONFIG_APPEND + 256];
+    memset(c, 0, sizeof(*c));
+    c->timeout = 5;
+    c->serial_port = BOOT_SERIAL_AUTO;
+    struct parse p = {.c = c, .file = file};
+    if (len >= 3 && !memcmp(text, "\xef\xbb\xbf", 3)) { text += 3; len -= 3; }   // editors on Windows add a byte-order mark
+    while (len) {
+        const char *nl = memchr(text, '\n', len);
+        size_t n = nl ? (size_t)(nl - text) : len, used = nl ? n + 1 : n;
+        p.line++;
+        if (n < sizeof(line)) {
+            memcpy(line, text, n);
+            line[n] = 0;
+            config_line(&p, line);
+        } else {
+            config_fail(&p, "line too long; at most 2300 characters are possible");
+        }
+        text += used;
+        len -= used;
+    }
+    config_finish(&p);
+}

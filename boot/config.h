@@ -1,0 +1,34 @@
+// \cupel.conf: an INI file of global keys and one section per boot entry. Parsing is pure: text in, struct out, no EFI; every mistake
+// becomes a message that names the line and the mend, kept with the entry it is in so that the others stay bootable.
+#pragma once
+
+#include "kernel/base/types.h"
+
+enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256 };
+
+struct config_entry {
+    char name[CONFIG_NAME];
+    unsigned line;                              // of the section header
+    char kernel[CONFIG_PATH], initrd[CONFIG_PATH], append[CONFIG_APPEND];
+    unsigned kernel_line, initrd_line;
+    u64 memory;                                 // bytes
+    unsigned smp;
+    bool exit_poll, no_chain, no_reboot, debugcon;
+    u64 tb_size;
+    u32 debug_exit_base, debug_exit_size;
+    u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port
+    char error[CONFIG_ERROR];                   // first mistake in this section; empty: none
+};
+
+struct config {
+    int timeout;                                // seconds; -1: wait for ever
+    char default_name[CONFIG_NAME];
+    unsigned default_index;
+    u32 serial_port, serial_baud;               // for the menu, and the entries' default
+    struct config_entry entries[CONFIG_ENTRIES];
+    unsigned count;
+    char error[CONFIG_ERROR];                   // first mistake outside sections
+};
+
+// Parses text of `len` bytes called `file` in messages.
+void config_parse(struct config *c, const char *file, const char *text, size_t len);

@@ -1,0 +1,243 @@
+// The command line of `cupel`. One table: name, argument, help text, function; -help is printed from it.
+#include "hosted/options.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hosted/hosted.h"
+#include "kernel/base/log.h"
+
+#define CUPEL_VERSION "0.1"
+
+struct option {
+    const char *name, *arg, *help;   // arg NULL: takes none
+    void (*fn)(struct options *o, const char *arg);
+};
+
+void options_fail(const char *fmt, ...)
+{
+    va_list ap;
+    fputs("cupel: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fputc('\n', stderr);
+    fflush(stdout);
+    plat_exit(1);
+}
+
+// ---- values -------------------------------------------------------------------------------------------------
+
+// A number with an optional suffix K, M, G, T; without one it counts `unit`s. False: not a number, or too large.
+static bool parse_size(const char *s, u64 unit, u64 *out)
+{
+    char *end;
+    errno = 0;
+    u64 v = strtoull(s, &end, 0);
+    if (end == s || errno || s[0] == '-') return false;
+    static const char suffixes[] = "BKMGT";
+    const char *at = *end ? strchr(suffixes, *end >= 'a' ? *end - 32 : *end) : NULL;
+    if (*end) {
+        if (!at || end[1]) return false;
+        unit = 1ull << 10 * (at - suffixes);
+    }
+    return !__builtin_mul_overflow(v, unit, out);
+}
+
+static u64 size_or_fail(const char *opt, const char *s, u64 unit, u64 lo, u64 hi, const char *mend)
+{
+    u64 v;
+    if (!parse_size(s, unit, &v) || v < lo || v > hi) options_fail("%s: '%s' is not possible here; %s", opt, s, mend);
+    return v;
+}
+
+// Walks "a,b=c,d": each item is copied into buf (cut to its size) and split at '='. Returns false at the end.
+struct item { char buf[256], *key, *val; };
+static bool item_next(const char **s, struct item *it)
+{
+    if (!*s || !**s) return false;
+    const char *comma = strchr(*s, ',');
+    size_t n = comma ? (size_t)(comma - *s) : strlen(*s);
+    if (n >= sizeof it->buf) options_fail("'%s' is too long", *s);
+    memcpy(it->buf, *s, n);
+    it->buf[n] = 0;
+    it->key = it->buf;
+    it->val = strchr(it->buf, '=');
+    if (it->val) *it->val++ = 0;
+    *s = comma ? comma + 1 : NULL;
+    return true;
+}
+
+static bool is(const struct item *it, const char *key) { return !strcmp(it->key, key); }
+
+static const char *file_path(const char *opt, const char *arg)
+{
+    if (strncmp(arg, "file:", 5) || !arg[5]) return NULL;
+    return arg + 5;
+}
+
+// ---- the options --------------------------------------------------------------------------------------------
+
+static void opt_kernel(struct options *o, const char *a) { o->kernel = a; }
+static void opt_initrd(struct options *o, const char *a) { o->initrd = a; }
+static void opt_append(struct options *o, const char *a) { o->machine.append = a; }
+static void opt_no_reboot(struct options *o, const char *a) { o->machine.no_reboot = true; }
+static void opt_nographic(struct options *o, const char *a) {}   // there is no other way yet
+static void opt_trace_file(struct options *o, const char *a) { o->trace_file = a; }
+
+static void opt_m(struct options *o, const char *a)
+{
+    static const char mend[] = "give the guest 16M to 1T of memory, as -m 512 (MiB), -m 1G";
+    const char *v = strncmp(a, "size=", 5) ? a : a + 5;
+    o->machine.ram_size = size_or_fail("-m", v, MIB, 16 * MIB, 1024 * GIB, mend);
+    if (o->machine.ram_size % MIB) options_fail("-m: '%s' is not a whole number of MiB", a);
+}
+
+static void opt_smp(struct options *o, const char *a)
+{
+    const char *v = strncmp(a, "cpus=", 5) ? a : a + 5;
+    u64 n = size_or_fail("-smp", v, 1, 1, 255, "use -smp 1");
+    if (n != 1) options_fail("-smp %s: more than one virtual CPU is not there yet; use -smp 1", a);
+    o->machine.smp = (unsigned)n;
+}
+
+static void opt_serial(struct options *o, const char *a)
+{
+    o->serial_file = file_path("-serial", a);
+    if (o->serial_file) o->serial = SERIAL_FILE;
+    else if (!strcmp(a, "stdio") || !strcmp(a, "mon:stdio")) o->serial = SERIAL_STDIO;
+    else if (!strcmp(a, "null") || !strcmp(a, "none")) o->serial = SERIAL_NULL;
+    else if (!strcmp(a, "pty")) o->serial = SERIAL_PTY;
+    else options_fail("-serial: '%s' is unknown; use stdio, file:PATH, null or pty", a);
+}
+
+static void accel_item(struct options *o, const struct item *it)
+{
+    const char *v = it->val ? it->val : "";
+    if (is(it, "tcg") && !it->val) return;
+    if (is(it, "mmu")) {
+        if (!strcmp(v, "hard")) options_fail("-accel mmu=hard: a Linux process cannot own the page tables; use mmu=soft");
+        if (!strcmp(v, "soft")) return;
+        options_fail("-accel mmu='%s': use soft", v);
+    } else if (is(it, "exit")) {
+        if (strcmp(v, "poll") && strcmp(v, "interrupt")) options_fail("-accel exit='%s': use poll or interrupt", v);
+        o->machine.exit_poll = !strcmp(v, "poll");
+    } else if (is(it, "chain")) {
+        if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-accel chain='%s': use on or off", v);
+        o->machine.no_chain = !strcmp(v, "off");
+    } else if (is(it, "tb-size")) {
+        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MIB, GIB, "use 1 to 1024 (MiB)");
+    } else if (is(it, "kvm") || is(it, "hvf") || is(it, "xen")) {
+        options_fail("-accel %s: Cupel translates, it uses no hypervisor; use -accel tcg", it->key);
+    } else {
+        options_fail("-accel: '%s' is unknown; use tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", it->key);
+    }
+}
+
+static void opt_accel(struct options *o, const char *a)
+{
+    struct item it;
+    while (item_next(&a, &it)) accel_item(o, &it);
+}
+
+static void opt_d(struct options *o, const char *a)
+{
+    static const struct { const char *name; unsigned bit; } names[] = {
+        {"in_asm", TRACE_IN_ASM}, {"op", TRACE_OP}, {"out_asm", TRACE_OUT_ASM}, {"int", TRACE_INT}, {"exec", TRACE_EXEC},
+        {"cpu", TRACE_CPU}, {"guest_errors", TRACE_GUEST_ERRORS}, {"unimp", TRACE_UNIMP},
+    };
+    struct item it;
+    while (item_next(&a, &it)) {
+        unsigned i = 0;
+        while (i < ARRAY_SIZE(names) && !is(&it, names[i].name)) i++;
+        if (i == ARRAY_SIZE(names))
+            options_fail("-d: '%s' is unknown; use a list of in_asm, op, out_asm, int, exec, cpu, guest_errors, unimp", it.key);
+        o->trace |= names[i].bit;
+    }
+}
+
+static void opt_device(struct options *o, const char *a)
+{
+    struct item it;
+    const char *whole = a;
+    unsigned base = 0x501, size = 2;   // QEMU's defaults
+    if (!item_next(&a, &it) || !is(&it, "isa-debug-exit") || it.val)
+        options_fail("-device: '%s' is unknown; there is isa-debug-exit[,iobase=PORT][,iosize=BYTES]", whole);
+    while (item_next(&a, &it)) {
+        const char *v = it.val ? it.val : "";
+        if (is(&it, "iobase")) base = (unsigned)size_or_fail("-device isa-debug-exit,iobase", v, 1, 0, 0xfffc, "use a port, 0 to 0xfffc");
+        else if (is(&it, "iosize")) size = (unsigned)size_or_fail("-device isa-debug-exit,iosize", v, 1, 1, 4, "use 1 to 4");
+        else options_fail("-device isa-debug-exit: '%s' is unknown; it has iobase and iosize", it.key);
+    }
+    o->machine.debug_exit_base = base;
+    o->machine.debug_exit_size = size;
+}
+
+static void opt_debugcon(struct options *o, const char *a)
+{
+    if (strcmp(a, "stdio")) options_fail("-debugcon: '%s' is not there yet; use stdio", a);
+    o->machine.debugcon = true;
+}
+
+static void opt_version(struct options *o, const char *a)
+{
+    puts("cupel " CUPEL_VERSION);
+    fflush(stdout);
+    plat_exit(0);
+}
+
+static void opt_help(struct options *o, const char *a);
+
+static const struct option options[] = {
+    {"kernel", "FILE", "bzImage or multiboot ELF to boot", opt_kernel},
+    {"initrd", "FILE", "its initial RAM disk", opt_initrd},
+    {"append", "TEXT", "its command line", opt_append},
+    {"m", "SIZE", "guest memory, in MiB or with a suffix (K M G T); default 512", opt_m},
+    {"smp", "N", "virtual CPUs (only 1 so far)", opt_smp},
+    {"nographic", NULL, "guest console on this terminal (always so)", opt_nographic},
+    {"serial", "DEV", "first serial port: stdio, file:PATH, null, pty", opt_serial},
+    {"no-reboot", NULL, "end instead of resetting", opt_no_reboot},
+    {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
+    {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
+    {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
+    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES]", opt_device},
+    {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
+    {"version", NULL, "print the version and end", opt_version},
+    {"help", NULL, "print this and end", opt_help},
+    {"h", NULL, NULL, opt_help},
+};
+
+static void opt_help(struct options *o, const char *a)
+{
+    puts("cupel: an x86-64 PC, translated. Usage: cupel -kernel FILE [options]\n");
+    for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+        if (options[i].help) printf("  -%-10s %-6s %s\n", options[i].name, options[i].arg ? options[i].arg : "", options[i].help);
+    puts("\nKeys: Ctrl-A x leaves, Ctrl-A c switches to the monitor, Ctrl-A h helps, Ctrl-A Ctrl-A sends Ctrl-A.");
+    fflush(stdout);
+    plat_exit(0);
+}
+
+static const struct option *option_find(const char *arg)
+{
+    if (arg[0] != '-') options_fail("'%s' is not an option; see cupel -help", arg);
+    const char *name = arg + (arg[1] == '-' ? 2 : 1);
+    for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+        if (!strcmp(name, options[i].name)) return &options[i];
+    options_fail("option '%s' is unknown; see cupel -help", arg);
+}
+
+void options_parse(struct options *o, int argc, char **argv)
+{
+    *o = (struct options){.machine = {.ram_size = 512 * MIB, .smp = 1}};
+    for (int i = 1; i < argc; i++) {
+        const struct option *opt = option_find(argv[i]);
+        if (opt->arg && i + 1 >= argc) options_fail("option '%s' needs a value: %s", argv[i], opt->help);
+        opt->fn(o, opt->arg ? argv[++i] : NULL);
+    }
+    if (o->initrd && !o->kernel) options_fail("-initrd without -kernel: add -kernel FILE");
+    if (o->machine.append && !o->kernel) options_fail("-append without -kernel: add -kernel FILE");
+    if (!o->kernel) options_fail("nothing to boot: give -kernel FILE (see cupel -help)");
+}

@@ -1,0 +1,19 @@
+// The command line: QEMU's option names, read into what main() starts. Errors name the option and the mend and end the process with 1.
+#pragma once
+
+#include "kernel/machine.h"
+
+enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_PTY, SERIAL_NULL };
+
+struct options {
+    struct machine_config machine;      // blobs are filled by main from the paths
+    const char *kernel, *initrd;
+    enum serial_kind serial;
+    const char *serial_file;
+    const char *trace_file;             // -D; NULL: stderr
+    unsigned trace;                     // TRACE_* of -d
+};
+
+void options_parse(struct options *o, int argc, char **argv);
+// Prints "cupel: text" and ends the process with 1.
+NORETURN void options_fail(const char *fmt, ...) PRINTF(1, 2);

@@ -1,0 +1,60 @@
+// What the UEFI loader tells the kernel: the only header that boot/ and kernel/ share, and free of EFI types.
+//
+// The structure and everything it points to by physical address lie in BOOT_MEM_LOADER pages, which the kernel never frees. On entry the
+// processor is in long mode with interrupts off and runs on the loader's page tables: the kernel's image at KERNEL_VIRT (W^X by
+// segment), all RAM below BOOT_MAP_MAX at DIRECT_MAP_BASE and, for the loader's last instructions, also at its physical address.
+// RDI = physical address of struct boot_info, RSP = nothing usable.
+#pragma once
+
+#include "kernel/base/types.h"
+
+#define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
+#define BOOT_INFO_VERSION 1
+
+#define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
+#define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
+#define DIRECT_MAP_SIZE (4096ull * GIB)
+
+enum boot_mem_type {
+    BOOT_MEM_FREE,        // conventional, or boot services' once they are gone
+    BOOT_MEM_LOADER,      // holds the kernel, guest images, this structure
+    BOOT_MEM_ACPI,        // ACPI tables, NVS, runtime services: RAM, not ours
+    BOOT_MEM_RESERVED,
+    BOOT_MEM_DEVICE,
+};
+
+struct boot_mem { u64 base, size; u32 type, pad; };
+
+struct boot_file { u64 phys, size; char name[128]; };
+
+// A linear framebuffer of 32-bit pixels; phys 0: none.
+struct boot_framebuffer {
+    u64 phys, size;
+    u32 width, height, stride;             // stride in pixels
+    u8 red_shift, green_shift, blue_shift, pad;
+};
+
+struct boot_info {
+    u64 magic;
+    u32 version, size;
+    u64 self_phys;                         // of this structure, page-aligned
+    u64 kernel_phys, kernel_size;          // the loaded image, contiguous
+    u64 mem_map_phys, mem_map_count;       // struct boot_mem[], ascending, not overlapping
+    u64 rsdp_phys;                         // 0: none
+    u64 wall_ns, wall_tsc;                 // wall clock (ns since 1970 UTC) and the TSC at which it was read
+    struct boot_framebuffer fb;
+
+    // The chosen boot entry, checked by the loader.
+    struct boot_file kernel, initrd;       // size 0: none
+    u64 guest_ram;                         // bytes
+    u32 smp;
+    u8 exit_poll, no_chain, no_reboot, debugcon;
+    u64 tb_size;                           // 0: default
+    u32 debug_exit_base, debug_exit_size;  // size 0: absent
+    u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1
+    u32 serial_baud;                       // 0: as the firmware left it
+    char title[64];
+    char append[2048];
+};
+
+#define BOOT_SERIAL_AUTO 0xffffffffu

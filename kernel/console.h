@@ -1,0 +1,17 @@
+// Cupel's own console: serial line and screen out, serial line and keyboard in.
+#pragma once
+
+#include "kernel/boot_info.h"
+
+void console_init_early(const struct boot_info *info);    // serial only, polled
+void console_init_screen(const struct boot_info *info);   // needs memory
+void console_init_input(const struct boot_info *info);    // needs ACPI and the local APIC
+// Draws the screen if text changed. From the timer.
+void console_refresh(void);
+// Waits until all output is out.
+void console_flush(void);
+// From now on locks are broken and everything is polled and drawn at once.
+void console_panic_mode(void);
+// From trap_dispatch.
+void console_interrupt(bool serial);
+void console_unexpected_interrupt(unsigned vector);

@@ -1,0 +1,23 @@
+// This core's local APIC and the I/O APICs that feed it. Interrupts off or own handler; per core.
+#pragma once
+
+#include "kernel/base/types.h"
+
+// Switches the APIC on (x2APIC where the processor has it), the 8259 off. The timer is masked.
+void lapic_init(void);
+bool lapic_is_x2apic(void);
+u32 lapic_id(void);
+void lapic_eoi(void);
+// Interrupt `vector` on the core with APIC id `dest`. Any context.
+void lapic_send(u32 dest, u8 vector);
+
+// The timer, counting down at lapic_timer_hz once calibrated: one-shot.
+u32 lapic_timer_count(void);                    // current count
+void lapic_timer_start(u32 count, bool masked); // divide by 1; fires VEC_TIMER at 0 unless masked
+bool lapic_has_tsc_deadline(void);
+void lapic_timer_deadline_mode(void);           // from now on lapic_timer_deadline is used instead
+void lapic_timer_deadline(u64 tsc);             // 0 disarms
+
+// Routes a global system interrupt to this core. False: no I/O APIC has it.
+bool ioapic_route(u32 gsi, u8 vector, bool level, bool low) MUST_CHECK;
+bool ioapic_route_isa(unsigned isa, u8 vector) MUST_CHECK;

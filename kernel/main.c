@@ -1,0 +1,71 @@
+// The kernel's life: bring-up, the guest machine, the end. Each line of the bring-up relies on those above it.
+#include "kernel/acpi.h"
+#include "kernel/base/log.h"
+#include "kernel/console.h"
+#include "kernel/core.h"
+#include "kernel/cpu.h"
+#include "kernel/lapic.h"
+#include "kernel/machine.h"
+#include "kernel/plat.h"
+#include "kernel/pmem.h"
+#include "kernel/power.h"
+#include "kernel/timer.h"
+#include "kernel/traps.h"
+#include "kernel/vmem.h"
+
+void kernel_main(const struct boot_info *info);
+
+static void main_bring_up(const struct boot_info *info)
+{
+    core_init_boot();              // GS:0, segments, stacks for #DF and NMI, SSE and AVX
+    traps_init();                  // from here on, a fault shows a dump ...
+    console_init_early(info);      // ... on the serial line
+    log_info("Cupel %s (build %s) on the bare machine", CUPEL_VERSION, CUPEL_BUILD);
+    ASSERT(info->magic == BOOT_INFO_MAGIC && info->version == BOOT_INFO_VERSION && info->size == sizeof(*info), "loader and kernel do not match");
+    pmem_init(pmem_virt(info->mem_map_phys), info->mem_map_count);   // through the loader's page tables
+    vmem_init(info);               // our own: W^X, guard pages, nothing at low addresses
+    console_init_screen(info);     // needs memory and the write-combining type
+    log_info("memory: %llu MiB free, largest piece %llu MiB", (unsigned long long)(pmem_free_bytes() / MIB), (unsigned long long)(pmem_largest_run() / MIB));
+    acpi_init(info->rsdp_phys);    // cores, I/O APICs, clocks, power
+    lapic_init();                  // interrupts can be delivered
+    timer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
+    console_init_input(info);      // serial and keyboard interrupts
+    __asm__ volatile("sti");       // all that can interrupt has its handler
+}
+
+static struct blob main_blob(const struct boot_file *f)
+{
+    return (struct blob){f->size ? pmem_virt(f->phys) : NULL, f->size, f->name};
+}
+
+static void main_finish(enum machine_end end, int code)
+{
+    switch (end) {
+    case MACHINE_POWEROFF: log_info("the guest has switched its machine off"); plat_exit(0);
+    case MACHINE_QUIT: log_info("quit"); plat_exit(0);
+    case MACHINE_DEBUG_EXIT:
+        log_info("the guest ended by isa-debug-exit, code %d", code);
+        plat_exit(0);
+    case MACHINE_RESET:
+        log_info("the guest has reset its machine; no-reboot is on, so this one restarts");
+        console_flush();
+        power_reset();
+    }
+}
+
+void kernel_main(const struct boot_info *info)
+{
+    main_bring_up(info);
+    struct machine_config cfg = {
+        .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
+        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain, .no_reboot = info->no_reboot, .tb_size = info->tb_size,
+        .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
+    };
+    char err[512] = "";
+    if (!machine_create(&cfg, err, sizeof(err))) {
+        log_error("[%s] %s", info->title, err);
+        plat_exit(1);
+    }
+    int code = 0;
+    main_finish(machine_run(&code), code);
+}

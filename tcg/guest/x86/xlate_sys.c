@@ -1,0 +1,234 @@
+// System instructions: a call of the helper that means them, and the end of the block where the mode word, the page tables or the chance of
+// an interrupt may have changed (helpers.h marks them). CPL 0 was checked by the driver where the table says so.
+#include "kernel/base/bits.h"
+#include "tcg/guest/x86/helpers.h"
+#include "tcg/guest/x86/system.h"
+#include "tcg/guest/x86/xlate.h"
+
+static struct ir_op *plain(struct xlate *x, ir_helper fn, u8 dest) { return xlate_helper(x, fn, dest, IR_IMM, 0, IR_IMM, 0, 0); }
+static s64 info(const struct x86_insn *i) { return (s64)xlate_info(i, i->opsize, 0); }
+
+// fn without arguments; the block ends.
+static bool plain_leave(struct xlate *x, ir_helper fn)
+{
+    plain(x, fn, IR_NONE);
+    xlate_end_leave(x);
+    return true;
+}
+
+static bool plain_stay(struct xlate *x, ir_helper fn)
+{
+    plain(x, fn, IR_NONE);
+    return true;
+}
+
+// fn(effective address).
+static bool with_ea(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+{
+    xlate_helper(x, fn, IR_NONE, xlate_ea(x, i), 0, IR_IMM, 0, info(i));
+    return true;
+}
+
+// ---- flags, interrupts, halting --------------------------------------------------------------------------------------
+bool xlate_cli(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_cli); }
+bool xlate_sti(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_sti); }
+bool xlate_clac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_clac); }
+bool xlate_stac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_stac); }
+
+// Compilers write CLD at the head of every function that copies: nothing to do where the direction is known to be right.
+bool xlate_cld(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? plain_leave(x, x86_helper_cld) : true; }
+bool xlate_std(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? true : plain_leave(x, x86_helper_std); }
+
+static bool halt(struct xlate *x, ir_helper fn)
+{
+    xlate_helper(x, fn, IR_NONE, IR_IMM, 0, IR_IMM, (s64)x->next_pc, 0);
+    xlate_end_leaver(x);
+    return true;
+}
+
+bool xlate_hlt(struct xlate *x, const struct x86_insn *i) { return halt(x, x86_helper_hlt); }
+bool xlate_mwait(struct xlate *x, const struct x86_insn *i) { return halt(x, x86_helper_mwait); }
+bool xlate_monitor(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_monitor); }
+
+// ---- identification, time, MSRs --------------------------------------------------------------------------------------
+bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_cpuid); }
+bool xlate_rdtsc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtsc); }
+bool xlate_rdtscp(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtscp); }
+bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdpmc); }
+bool xlate_rdmsr(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdmsr); }
+bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wrmsr); }
+
+bool xlate_rdpid(struct xlate *x, const struct x86_insn *i)
+{
+    u8 t = xlate_temp(x);
+    plain(x, x86_helper_rdpid, t);
+    xlate_copy(x, x->bits == 64 ? 8 : 4, i->rm, t);
+    return true;
+}
+
+// ---- control and debug registers ---------------------------------------------------------------------------------------
+// Opcode bit 1: write. Always 64 bits wide in 64-bit mode, 32 outside it.
+static bool mov_special(struct xlate *x, const struct x86_insn *i, ir_helper rd, ir_helper wr)
+{
+    unsigned size = x->bits == 64 ? 8 : 4;
+    u8 t = xlate_temp(x);
+    if (i->opcode & 2) {
+        xlate_copy(x, size, t, i->rm);
+        xlate_helper(x, wr, IR_NONE, IR_IMM, i->reg, t, 0, info(i));
+        xlate_end_leave(x);
+    } else {
+        xlate_helper(x, rd, t, IR_IMM, i->reg, IR_IMM, 0, info(i));
+        xlate_copy(x, size, i->rm, t);
+    }
+    return true;
+}
+
+bool xlate_mov_cr(struct xlate *x, const struct x86_insn *i) { return mov_special(x, i, x86_helper_read_cr, x86_helper_write_cr); }
+bool xlate_mov_dr(struct xlate *x, const struct x86_insn *i) { return mov_special(x, i, x86_helper_read_dr, x86_helper_write_dr); }
+bool xlate_clts(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_clts); }
+
+// The 16-bit operand E, zero-extended.
+static u8 get_e16(struct xlate *x, const struct x86_insn *i)
+{
+    u8 t = xlate_temp(x);
+    if (i->is_mem) xlate_load(x, 2, t, xlate_mem(x, i));
+    else xlate_op(x, IR_MOVZX, 4, t, i->rm, IR_NONE)->size2 = 2;
+    return t;
+}
+
+// Register t into E: memory always 16 bits, a register by operand size.
+static void put_evw(struct xlate *x, const struct x86_insn *i, u8 t)
+{
+    if (i->is_mem) xlate_store(x, 2, xlate_mem(x, i), t);
+    else xlate_copy(x, i->opsize, i->rm, t);
+}
+
+static bool read_evw(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+{
+    u8 t = xlate_temp(x);
+    plain(x, fn, t);
+    put_evw(x, i, t);
+    return true;
+}
+
+bool xlate_smsw(struct xlate *x, const struct x86_insn *i) { return read_evw(x, i, x86_helper_smsw); }
+bool xlate_sldt(struct xlate *x, const struct x86_insn *i) { return read_evw(x, i, x86_helper_sldt); }
+bool xlate_str(struct xlate *x, const struct x86_insn *i) { return read_evw(x, i, x86_helper_str); }
+
+static bool write_e16(struct xlate *x, const struct x86_insn *i, ir_helper fn, u8 flags)
+{
+    struct ir_op *op = xlate_helper(x, fn, IR_NONE, get_e16(x, i), 0, IR_IMM, 0, info(i));
+    op->fuse = op->fdef = flags;
+    return true;
+}
+
+bool xlate_verr(struct xlate *x, const struct x86_insn *i) { return write_e16(x, i, x86_helper_verr, FL_ALL); }
+bool xlate_verw(struct xlate *x, const struct x86_insn *i) { return write_e16(x, i, x86_helper_verw, FL_ALL); }
+
+static bool write_e16_leave(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+{
+    write_e16(x, i, fn, 0);
+    xlate_end_leave(x);
+    return true;
+}
+
+bool xlate_lmsw(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_lmsw); }
+bool xlate_lldt(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_lldt); }
+bool xlate_ltr(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_ltr); }
+
+// ---- segment registers and descriptors -----------------------------------------------------------------------------
+bool xlate_mov_seg(struct xlate *x, const struct x86_insn *i)
+{
+    if (i->opcode == 0x8c) {
+        u8 t = xlate_temp(x);
+        xlate_helper(x, x86_helper_get_seg, t, IR_IMM, 0, IR_IMM, i->reg, 0);
+        put_evw(x, i, t);
+        return true;
+    }
+    xlate_helper(x, x86_helper_load_seg, IR_NONE, get_e16(x, i), 0, IR_IMM, i->reg, 0);
+    if (x->bits != 64 || i->reg == SEG_SS) xlate_end_leave(x);
+    return true;
+}
+
+bool xlate_lseg(struct xlate *x, const struct x86_insn *i)
+{
+    unsigned seg = i->opcode == 0xc4 ? SEG_ES : i->opcode == 0xc5 ? SEG_DS : i->opcode == 0xb2 ? SEG_SS : i->opcode == 0xb4 ? SEG_FS : SEG_GS;
+    xlate_helper(x, x86_helper_lseg, IR_NONE, xlate_ea(x, i), 0, IR_IMM, i->reg, (s64)xlate_info(i, i->opsize, seg));
+    xlate_end_leave(x);
+    return true;
+}
+
+static bool descriptor_query(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+{
+    struct ir_op *op = xlate_helper(x, fn, IR_NONE, get_e16(x, i), 0, IR_IMM, i->reg, info(i));
+    op->fuse = op->fdef = FL_ALL;
+    return true;
+}
+
+bool xlate_lar(struct xlate *x, const struct x86_insn *i) { return descriptor_query(x, i, x86_helper_lar); }
+bool xlate_lsl(struct xlate *x, const struct x86_insn *i) { return descriptor_query(x, i, x86_helper_lsl); }
+
+bool xlate_arpl(struct xlate *x, const struct x86_insn *i)
+{
+    u8 rpl = xlate_temp(x), ea = i->is_mem ? xlate_ea(x, i) : IR_IMM;
+    xlate_op(x, IR_MOVZX, 4, rpl, i->reg, IR_NONE)->size2 = 2;
+    struct ir_op *op = xlate_helper(x, x86_helper_arpl, IR_NONE, ea, i->rm, rpl, 0, (s64)xlate_info(i, 2, !i->is_mem));
+    op->fuse = op->fdef = FL_ALL;
+    return true;
+}
+
+bool xlate_sgdt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sgdt); }
+bool xlate_sidt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sidt); }
+bool xlate_lgdt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_lgdt); }
+bool xlate_lidt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_lidt); }
+
+// RDFSBASE RDGSBASE WRFSBASE WRGSBASE: ModRM.reg 0..3.
+bool xlate_rwbase(struct xlate *x, const struct x86_insn *i)
+{
+    s64 seg = i->reg & 1 ? SEG_GS : SEG_FS;
+    if (i->reg & 2) {
+        xlate_helper(x, x86_helper_wrfsgsbase, IR_NONE, IR_IMM, seg, i->rm, 0, info(i));
+        return true;
+    }
+    u8 t = xlate_temp(x);
+    xlate_helper(x, x86_helper_rdfsgsbase, t, IR_IMM, seg, IR_IMM, 0, info(i));
+    xlate_copy(x, i->opsize == 8 ? 8 : 4, i->rm, t);
+    return true;
+}
+
+bool xlate_swapgs(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_swapgs); }
+
+// ---- caches and translations -------------------------------------------------------------------------------------------
+bool xlate_invd(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_wbinvd); }
+bool xlate_wbinvd(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_wbinvd); }
+
+bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
+{
+    with_ea(x, i, x86_helper_invlpg);
+    xlate_end_leave(x);
+    return true;
+}
+
+// INVPCID (SDM 2A): a effective address of the descriptor, b type. The softmmu TLB has no PCIDs, so every type is at most a flush; an individual
+// address is one page when it names the current PCID, and none of our business otherwise.
+static u64 invpcid(struct vcpu *v, u64 a, u64 b, u64 d)
+{
+    struct x86_cpu *c = x86(v);
+    u64 desc[2];
+    mem_read(v, x86_linear(c, d, a), desc, sizeof desc, x86_mmu(c));
+    bool bad = b > 3 || (b < 2 && desc[0] >> 12) || (b == 0 && !x86_canonical(desc[1])) ||
+               (b < 2 && desc[0] != 0 && !(c->cr4 & CR4_PCIDE));
+    if (bad) x86_raise(c, EXC_GP, 0);
+    if (b != 0) tlb_flush(v);
+    else if (!(c->cr4 & CR4_PCIDE) || desc[0] == (c->cr3 & 0xfff)) tlb_flush_page(v, gva(desc[1]));
+    return 0;
+}
+
+bool xlate_invpcid(struct xlate *x, const struct x86_insn *i)
+{
+    u8 type = xlate_temp(x);
+    xlate_copy(x, x->bits == 64 ? 8 : 4, type, i->reg);
+    xlate_helper(x, invpcid, IR_NONE, xlate_ea(x, i), 0, type, 0, info(i));
+    xlate_end_leave(x);
+    return true;
+}

@@ -1,0 +1,323 @@
+// From a block of IR to a TB's host code, in one pass: entry, ops in order, then the cold code that the hot part branches to.
+//
+// Entries. A TB can be entered with the guest's flags in EFLAGS (entry_host) or in vcpu.cc (entry_saved). If the first thing that matters to the flags would save
+// them, the save is done at once, before the shared body, and entry_saved simply lies behind it. If it would read them, entry_saved is a restore out of line.
+//
+// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation cannot change under it
+// without a TLB flush, which ends the TB. To other pages it goes through the vCPU's jump cache, which is emptied with the TLB.
+#include "tcg/host/emit.h"
+
+#include "kernel/base/log.h"
+
+struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump)
+{
+    ASSERT(e->n_cold < EMIT_MAX_COLD, "cold paths of block %#llx", (unsigned long long)e->b->pc);
+    struct cold *c = &e->cold[e->n_cold++];
+    *c = (struct cold){.kind = (u8)kind, .jump = jump};
+    return c;
+}
+
+unsigned emit_exit_new(struct emit *e, u64 pc)
+{
+    ASSERT(e->tb->n_exits < TB_MAX_EXITS, "exits of block %#llx", (unsigned long long)e->b->pc);
+    struct tb_exit *x = &e->tb->exits[e->tb->n_exits];
+    *x = (struct tb_exit){.pc = pc, .owner = e->tb, .saved = e->fl_saved, .host = e->fl_host};
+    return e->tb->n_exits++;
+}
+
+static u8 *stub_rw(const struct emit *e, const u8 *rx) { return (u8 *)rx - (e->t->rx - e->t->rw); }
+
+// The way out to the loop: names TB and exit.
+static void emit_way_out(struct emit *e, unsigned n, bool saved)
+{
+    struct as *as = &e->as;
+    e->tb->exits[n].stub = emit_off(e, as->p);
+    as_mov_ri(as, H_R13, (u64)e->tb);
+    as_mov_ri(as, H_R12, n);
+    as_jmp(as, stub_rw(e, saved ? e->t->stubs.exit_saved : e->t->stubs.exit_host));
+}
+
+// R12 holds the guest pc, flags are saved: through the jump cache, else out. `index`: known slot, or -1.
+static void emit_jump_cache(struct emit *e, unsigned n, s64 index)
+{
+    struct as *as = &e->as;
+    if (e->tb->jc_class == JC_NONE) {
+        as_store(as, rm_gs(ENV(pc)), H_R12);
+        emit_way_out(e, n, true);
+        return;
+    }
+    s32 jc = env_jc(e->tb->jc_class);
+    struct rm pc = rm_gs(jc + (s32)index * 8), host = rm_gs(jc + (s32)(sizeof(u64) * JC_SIZE) + (s32)index * 8);
+    if (index < 0) {
+        as_mov_rr32(as, H_R13, H_R12);
+        as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
+        pc = rm_gs_idx(H_R13, 3, jc);
+        host = rm_gs_idx(H_R13, 3, jc + (s32)(sizeof(u64) * JC_SIZE));
+    }
+    as_alu_rm(as, 7, 8, H_R12, pc);
+    u8 *miss = as_jcc(as, CC_NE, NULL);
+    e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
+    e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
+    as_op(as, (struct enc){.opcode = 0xff}, 4, host);
+    u8 *at = as->p;
+    as_patch(miss, at);
+    e->tb->ind[e->tb->n_ind++].miss = emit_off(e, at);
+    as_store(as, rm_gs(ENV(pc)), H_R12);
+    emit_way_out(e, n, true);
+}
+
+static bool same_page(const struct emit *e, u64 pc)
+{
+    return ((pc + e->b->cs_base) >> PAGE_SHIFT) == ((e->b->pc + e->b->cs_base) >> PAGE_SHIFT);
+}
+
+static void exit_to_pc_in_cache(struct emit *e, unsigned n, bool saved)
+{
+    u64 pc = e->tb->exits[n].pc;
+    e->tb->exits[n].kind = EXIT_PC;
+    if (!saved) host_flags_save(&e->as, H_R12);
+    as_mov_ri(&e->as, H_R12, pc);
+    emit_jump_cache(e, n, jc_index(pc));
+}
+
+static void op_goto(struct emit *e, const struct ir_op *o)
+{
+    unsigned n = emit_exit_new(e, (u64)o->imm);
+    if (!same_page(e, (u64)o->imm)) {
+        exit_to_pc_in_cache(e, n, e->fl_saved);
+        return;
+    }
+    e->tb->exits[n].kind = EXIT_CHAIN;
+    u8 *rel = as_jmp(&e->as, NULL);
+    e->tb->exits[n].rel = emit_off(e, rel);
+    emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
+}
+
+static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
+{
+    unsigned n = emit_exit_new(e, (u64)o->imm);
+    e->tb->exits[n].kind = same_page(e, (u64)o->imm) ? EXIT_CHAIN : EXIT_PC;
+    if (e->tb->exits[n].kind == EXIT_CHAIN) e->tb->exits[n].rel = emit_off(e, rel);
+    emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
+}
+
+static void op_br(struct emit *e, const struct ir_op *o)
+{
+    emit_flags_need(e);
+    side_exit(e, o, as_jcc(&e->as, o->cc, NULL));
+}
+
+// JRCXZ reaches 127 bytes and knows no 16-bit CX in 64-bit mode.
+static void op_brcxz(struct emit *e, const struct ir_op *o)
+{
+    struct as *as = &e->as;
+    if (o->size == 2) {
+        as_mov_rr(as, H_R12, H_RCX);
+        as_op(as, (struct enc){.map = 1, .opcode = 0xb7}, H_RCX, rm_reg(H_RCX));
+    }
+    if (o->size == 4) as_u8(as, 0x67);
+    unsigned fix = o->size == 2 ? 3 : 0;       // bytes of mov rcx, r12
+    as_u8(as, 0xe3);
+    as_u8(as, (u8)(2 + fix));
+    if (fix) as_mov_rr(as, H_RCX, H_R12);
+    as_u8(as, 0xeb);
+    as_u8(as, (u8)(5 + fix));
+    if (fix) as_mov_rr(as, H_RCX, H_R12);
+    as->insns += 2;
+    side_exit(e, o, as_jmp(as, NULL));
+}
+
+static void op_leave(struct emit *e, const struct ir_op *o)
+{
+    if (o->opc == IR_GOTOR) {
+        u8 h = emit_use(e, o->a);
+        emit_flags_save(e);
+        as_mov_rr(&e->as, H_R12, h);
+        unsigned n = emit_exit_new(e, 0);
+        e->tb->exits[n].kind = EXIT_INDIRECT;
+        emit_jump_cache(e, n, -1);
+        return;
+    }
+    emit_flags_save(e);
+    unsigned n = emit_exit_new(e, (u64)o->imm);
+    e->tb->exits[n].kind = EXIT_LEAVE;
+    if (o->opc == IR_LEAVE) {
+        as_mov_ri(&e->as, H_R12, (u64)o->imm);
+        as_store(&e->as, rm_gs(ENV(pc)), H_R12);
+    }
+    emit_way_out(e, n, true);
+}
+
+// ---- cold code -----------------------------------------------------------------------------------------------------
+
+static void cold_access(struct emit *e, const struct cold *c)
+{
+    struct as *as = &e->as;
+    as_patch(c->jump, as->p);
+    emit_mark(e, c->insn, c->recipe);
+    as_alu_rm(as, 6, 8, H_R12, rm_gs_idx(H_R13, 0, c->tlb_off));
+    as_mov_ri(as, H_R13, c->desc);
+    as_call(as, stub_rw(e, c->kind == COLD_LOAD ? e->t->stubs.slow_load : e->t->stubs.slow_store));
+    if (c->kind == COLD_LOAD) {
+        as_jmp(as, c->body);
+        return;
+    }
+    as_alu_mi(as, 7, 4, rm_gs(ENV(bounce_len)), 0);
+    as_jcc(as, CC_E, c->body);
+    for (const u8 *p = c->body; p < c->after; p++) as_u8(as, *p);
+    as_call(as, stub_rw(e, e->t->stubs.commit));
+    as_jmp(as, c->after);
+}
+
+static void cold_exit(struct emit *e, const struct cold *c)
+{
+    struct tb_exit *x = &e->tb->exits[c->exit];
+    as_patch(c->jump, e->as.p);
+    if (x->kind == EXIT_PC) exit_to_pc_in_cache(e, c->exit, x->saved);
+    else emit_way_out(e, c->exit, x->saved);
+}
+
+static void emit_cold_all(struct emit *e)
+{
+    for (unsigned n = 0; n < e->n_cold; n++) {
+        const struct cold *c = &e->cold[n];
+        if (c->kind == COLD_EXIT) {
+            cold_exit(e, c);
+        } else if (c->kind == COLD_POLL) {
+            as_patch(c->jump, e->as.p);
+            emit_way_out(e, c->exit, true);
+        } else {
+            cold_access(e, c);
+        }
+    }
+}
+
+// ---- entry -----------------------------------------------------------------------------------------------------------
+
+enum entry_need { ENTRY_SAVE, ENTRY_READ, ENTRY_NOTHING };
+
+// What happens first to the flags that the block is entered with.
+static enum entry_need entry_need(const struct emit *e)
+{
+    for (unsigned j = 0; j < e->b->n; j++) {
+        const struct ir_op *o = &e->b->ops[j];
+        if (o->opc == IR_CALL || o->opc == IR_GOTOR || o->opc == IR_LEAVE || o->opc == IR_LEAVER) return ENTRY_SAVE;
+        if (o->opc == IR_GOTO && !same_page(e, (u64)o->imm)) return ENTRY_SAVE;
+        if (ir_may_fault(o)) return ENTRY_SAVE;
+        if (emit_op_keeps_flags(o) || (ir_opc_props(o->opc) & (IRP_S | IRP_X))) return ENTRY_READ;
+        if (o->fdef == FL_ALL) return ENTRY_NOTHING;
+    }
+    return ENTRY_READ;
+}
+
+// exit=poll: the check at the head of every TB. The flags are in vcpu.cc here, so it may compare.
+static void emit_poll(struct emit *e)
+{
+    as_alu_mi(&e->as, 7, 4, rm_gs(ENV(exit_request)), 0);
+    u8 *rel = as_jcc(&e->as, CC_NE, NULL);
+    unsigned n = emit_exit_new(e, e->b->pc);
+    e->tb->exits[n].kind = EXIT_PC;
+    e->tb->exits[n].saved = true;
+    emit_cold(e, COLD_POLL, rel)->exit = (u16)n;
+}
+
+static void emit_entry(struct emit *e)
+{
+    struct tb *tb = e->tb;
+    tb->entry_host = 0;
+    enum entry_need need = entry_need(e);
+    bool poll = e->t->cfg.exit_poll;
+    if (need == ENTRY_SAVE || poll) {
+        host_flags_save(&e->as, H_R12);
+        e->fl_saved = true;
+        tb->entry_saved = emit_off(e, e->as.p);
+        e->fl_host = false;                          // one body for both entries: not in EFLAGS
+        if (poll) emit_poll(e);
+        return;
+    }
+    tb->wants_host = need == ENTRY_READ;
+    if (need == ENTRY_NOTHING) tb->entry_saved = 0;
+    else tb->entry_saved = ~0u;                      // made with the cold code
+}
+
+static void emit_entry_cold(struct emit *e)
+{
+    if (e->tb->entry_saved != ~0u) return;
+    e->tb->entry_saved = emit_off(e, e->as.p);
+    host_flags_restore(&e->as, H_R12);
+    as_jmp(&e->as, e->start);
+}
+
+// ---- the block ---------------------------------------------------------------------------------------------------------
+
+static void emit_one(struct emit *e, const struct ir_op *o)
+{
+    switch (o->opc) {
+    case IR_INSN:
+        ASSERT(e->insn < ARRAY_SIZE(e->insn_off), "instructions of block %#llx", (unsigned long long)e->b->pc);
+        e->insn_off[e->insn] = (u16)((u64)o->imm - e->b->pc);
+        break;
+    case IR_BR: op_br(e, o); break;
+    case IR_BRCXZ: op_brcxz(e, o); break;
+    case IR_GOTO: op_goto(e, o); break;
+    case IR_GOTOR: case IR_LEAVE: case IR_LEAVER: op_leave(e, o); break;
+    default: emit_op(e, o); break;
+    }
+    emit_flags_after(e, o);
+    emit_op_end(e, o);
+}
+
+static void *keep(struct tcg *t, const void *src, u64 bytes)
+{
+    void *p = tcg_arena_alloc(t, bytes);
+    __builtin_memcpy(p, src, bytes);
+    return p;
+}
+
+static void emit_finish(struct emit *e)
+{
+    struct tb *tb = e->tb;
+    tb->n_marks = (u16)e->n_marks;
+    tb->n_recipes = (u16)e->n_recipes;
+    tb->marks = keep(e->t, e->marks, e->n_marks * sizeof(e->marks[0]));
+    tb->recipes = keep(e->t, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
+    tb->insn_off = keep(e->t, e->insn_off, (e->insn + 1) * sizeof(u16));
+    tb->code_size = emit_off(e, e->as.p);
+    e->t->used = align_up(e->t->used + tb->code_size, 16);
+}
+
+void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
+{
+    struct emit *e = t->emit;
+    e->as = (struct as){.p = t->rw + t->used, .end = t->rw + t->size};
+    e->t = t;
+    e->b = b;
+    e->tb = tb;
+    e->start = e->as.p;
+    e->n_cold = e->n_marks = 0;
+    e->r14_temp = IR_NONE;
+    e->busy = 0;
+    e->insn = 0;
+    for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
+    tb->code = t->rx + t->used;
+    emit_temps_plan(e);
+    emit_flags_start(e);
+    e->i = 0;
+    emit_mark(e, 0, 0);
+    emit_entry(e);
+    bool first = true;
+    for (e->i = 0; e->i < b->n; e->i++) {
+        if (b->ops[e->i].opc == IR_INSN && !first) e->insn++;
+        if (b->ops[e->i].opc == IR_INSN) first = false;
+        emit_one(e, &b->ops[e->i]);
+    }
+    tb->hot_size = emit_off(e, e->as.p);
+    t->n_host_insns += e->as.insns;
+    t->n_guest_insns += b->n_insns;
+    emit_cold_all(e);
+    emit_entry_cold(e);
+    ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);
+    emit_finish(e);
+}
+
+u64 host_emit_size(void) { return sizeof(struct emit); }

@@ -1,0 +1,165 @@
+// The guest's arithmetic flags as one value: where it is, and when it must move.
+//
+// The value is in EFLAGS (fl_host), in vcpu.cc (fl_saved), in both, or in neither. Neither is allowed when nobody on the straight path reads it again
+// and every fault point up to its redefinition can rebuild it from registers (the recipe). So the decision is taken lazily, at the first
+// thing that would clobber EFLAGS: emit_flags_before_clobber looks ahead to the next complete definition. A save is five instructions, so
+// this look-ahead, which is a few ops long as a rule, pays.
+//
+// At exits the value leaves in EFLAGS or in vcpu.cc, as it happens to be (struct tb_exit.saved); the next TB has an entry for either.
+#include "tcg/host/emit.h"
+
+#include "kernel/base/log.h"
+
+static const u16 NO_RECIPE = 0xffff;
+
+static bool is_exit(const struct ir_op *o) { return ir_opc_props(o->opc) & (IRP_X | IRP_S); }
+
+bool emit_op_keeps_flags(const struct ir_op *o)
+{
+    if (o->fuse) return true;
+    return o->fdef && o->fdef != FL_ALL;
+}
+
+// Would the value be read by o itself (not by its fault frame)?
+static bool op_reads_value(const struct ir_op *o)
+{
+    return o->fuse || (o->fdef && o->fdef != FL_ALL) || is_exit(o) || o->opc == IR_CALL;
+}
+
+static bool recipe_valid(const struct emit *e, u16 recipe, u64 written)
+{
+    if (recipe == NO_RECIPE) return false;
+    const struct flag_recipe *r = &e->recipes[recipe];
+    if (r->a < 32 && (written & 1ull << r->a)) return false;
+    return !(r->b < 32 && (written & 1ull << r->b));
+}
+
+// From the op being emitted to the next complete definition: is the value needed, beyond what the recipe can rebuild?
+static bool value_needed(const struct emit *e)
+{
+    u64 written = e->fl_written;
+    for (unsigned j = e->i; j < e->b->n; j++) {
+        const struct ir_op *o = &e->b->ops[j];
+        if (op_reads_value(o)) return true;
+        if (ir_may_fault(o) && !recipe_valid(e, e->fl_recipe, written)) return true;
+        if (o->fdef == FL_ALL) return false;
+        written |= ir_writes(o);
+    }
+    return true;
+}
+
+void emit_flags_start(struct emit *e)
+{
+    e->recipes[0] = (struct flag_recipe){.kind = FR_SAVED};
+    e->recipes[1] = (struct flag_recipe){.kind = FR_HOST};
+    e->n_recipes = 2;
+    e->fl_host = true;
+    e->fl_saved = false;
+    e->fl_def = -1;
+    e->fl_recipe = NO_RECIPE;
+    e->fl_written = 0;
+}
+
+void emit_flags_save(struct emit *e)
+{
+    if (e->fl_saved) return;
+    ASSERT(e->fl_host, "flags lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
+    // RAX rests in a scratch register meanwhile, or in memory when all three are taken.
+    for (unsigned n = 0; n < 3; n++) {
+        if ((e->busy & 1u << n) || (n == 2 && e->r14_temp != IR_NONE)) continue;
+        host_flags_save(&e->as, (u8)(H_R12 + n));
+        e->fl_saved = true;
+        return;
+    }
+    panic("no scratch register to save flags at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
+}
+
+void emit_flags_before_clobber(struct emit *e)
+{
+    if (e->fl_host && !e->fl_saved && value_needed(e)) emit_flags_save(e);
+    e->fl_host = false;
+}
+
+void emit_flags_need(struct emit *e)
+{
+    if (e->fl_host) return;
+    ASSERT(e->fl_saved, "flags needed but lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
+    for (unsigned n = 0; n < 3; n++) {
+        if ((e->busy & 1u << n) || (n == 2 && e->r14_temp != IR_NONE)) continue;
+        host_flags_restore(&e->as, (u8)(H_R12 + n));
+        e->fl_host = true;
+        return;
+    }
+    as_store(&e->as, rm_gs(ENV(args[0])), H_RAX);
+    as_op(&e->as, (struct enc){.map = 1, .opcode = 0xb7}, H_RAX, rm_gs(ENV(cc)));
+    as_u8(&e->as, 0x04);
+    as_u8(&e->as, 0x7f);
+    as_u8(&e->as, 0x9e);
+    as_load(&e->as, H_RAX, rm_gs(ENV(args[0])));
+    e->fl_host = true;
+}
+
+// A recipe for the flags that o has just defined, if its operands or its result stay in registers.
+static u16 recipe_of(struct emit *e, const struct ir_op *o)
+{
+    struct flag_recipe r = {.kind = FR_OP, .opc = o->opc, .size = o->size, .a = IR_NONE, .b = IR_NONE};
+    if (o->hi || e->n_recipes == EMIT_MAX_RECIPES) return NO_RECIPE;
+    switch (o->opc) {
+    case IR_CMP: case IR_TEST:
+        r.a = o->a;
+        r.b = o->b;
+        break;
+    case IR_ADD: case IR_SUB:
+        if (o->d != o->a || (o->opc == IR_ADD && o->b == o->d)) return NO_RECIPE;
+        r.a = o->d;
+        r.b = o->b;
+        break;
+    case IR_AND: case IR_OR: case IR_XOR:
+        r.a = r.b = o->d;
+        break;
+    case IR_NEG:
+        r.a = r.b = o->d;
+        break;
+    default:
+        return NO_RECIPE;
+    }
+    if (r.a >= 32 || (r.b >= 32 && r.b != IR_IMM)) return NO_RECIPE;
+    if (r.b == IR_IMM) r.imm = (s32)o->imm;
+    e->recipes[e->n_recipes] = r;
+    return (u16)e->n_recipes++;
+}
+
+void emit_flags_after(struct emit *e, const struct ir_op *o)
+{
+    if (o->opc == IR_CALL) {
+        e->fl_host = false;
+        e->fl_saved = true;
+    } else if (o->fdef) {
+        e->fl_host = true;
+        e->fl_saved = false;
+        e->fl_def = (int)e->i;
+        e->fl_recipe = o->fdef == FL_ALL ? recipe_of(e, o) : NO_RECIPE;
+        e->fl_written = 0;
+        return;
+    }
+    e->fl_written |= ir_writes(o);
+}
+
+u16 emit_flags_recipe(struct emit *e)
+{
+    if (e->fl_saved) return 0;
+    if (e->fl_host) return 1;
+    if (recipe_valid(e, e->fl_recipe, e->fl_written)) return e->fl_recipe;
+    return 0;   // nobody can see them: redefined before any fault point
+}
+
+void emit_mark(struct emit *e, u16 insn, u16 recipe)
+{
+    u32 off = emit_off(e, e->as.p);
+    if (e->n_marks) {
+        const struct tb_mark *m = &e->marks[e->n_marks - 1];
+        if (m->insn == insn && m->recipe == recipe) return;
+    }
+    ASSERT(e->n_marks < EMIT_MAX_MARKS, "marks%s", "");
+    e->marks[e->n_marks++] = (struct tb_mark){.off = off, .insn = insn, .recipe = recipe};
+}

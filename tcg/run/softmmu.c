@@ -1,0 +1,300 @@
+// The slow half of the softmmu: what inline lookups miss.
+//
+// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to the
+// instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce buffer, filled
+// beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the address's offset within 64
+// bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
+//
+// Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites itself is left before
+// the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only where it happens.
+#include "tcg/run/softmmu.h"
+
+#include <string.h>
+
+#include "kernel/base/bits.h"
+#include "kernel/base/log.h"
+#include "tcg/run/tcg.h"
+
+struct page_at { struct gpa page; u8 *host; struct region *region; };
+
+static void tlb_clear(struct vcpu *c)
+{
+    memset(c->tlb, 0, sizeof c->tlb);
+    memset(c->xtlb, 0, sizeof c->xtlb);
+    for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
+    c->tlb_has_big = false;
+}
+
+static void jc_clear(struct vcpu *c)
+{
+    for (unsigned k = 0; k < c->tcg->n_classes; k++) {
+        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
+        c->jc[k].pc[0] = jc_empty_pc(0);
+    }
+}
+
+void tlb_flush(struct vcpu *c)
+{
+    tlb_clear(c);
+    jc_clear(c);
+}
+
+void tlb_flush_page(struct vcpu *c, struct gva a)
+{
+    if (c->tlb_has_big) {
+        tlb_flush(c);
+        return;
+    }
+    unsigned i = tlb_index(a.v);
+    for (unsigned m = 0; m < MMU_MODES; m++) {
+        for (unsigned w = 0; w < 2; w++) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
+        c->xtlb[m][a.v >> PAGE_SHIFT & (XTLB_SIZE - 1)].tag = 0;
+    }
+    jc_clear(c);
+}
+
+// Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
+static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
+{
+    struct tlb_fill f;
+    *at = (struct page_at){0};
+    if (!c->ops->tlb_fill(c, gva(va), acc, mmu, raise, &f)) return false;
+    at->page = f.page;
+    at->region = phys_find(c->phys, f.page);
+    bool ram = at->region && at->region->kind == REGION_RAM, rom = at->region && at->region->kind == REGION_ROM;
+    if (ram || (rom && acc != ACCESS_WRITE)) at->host = phys_host(c->phys, f.page);
+    c->tlb_has_big |= f.big;
+    if (acc == ACCESS_EXEC || !at->host) return true;
+    unsigned i = tlb_index(va);
+    if (f.prot & ACCESS_READ) c->tlb[mmu][0][i] = (struct tlb_entry){va & PAGE_MASK, (u64)at->host};
+    if ((f.prot & ACCESS_WRITE) && ram && !tb_page_has_code(c->tcg, f.page)) c->tlb[mmu][1][i] = (struct tlb_entry){va & PAGE_MASK, (u64)at->host};
+    return true;
+}
+
+static u8 *tlb_hit(struct vcpu *c, u64 va, u64 len, bool write, unsigned mmu)
+{
+    const struct tlb_entry *e = &c->tlb[mmu][write][tlb_index(va)];
+    u64 off = e->tag ^ va;
+    return len <= PAGE_SIZE && off <= PAGE_SIZE - len ? (u8 *)e->host + off : NULL;
+}
+
+static bool crosses(u64 va, u64 len) { return (va & ~PAGE_MASK) + len > PAGE_SIZE; }
+
+// ---- written code --------------------------------------------------------------------------------------------------------
+
+static struct tb *running_tb(struct vcpu *c) { return c->in_guest && c->helper_ra ? tb_by_host(c->tcg, c->helper_ra - 1) : NULL; }
+
+// The page at `at` is about to be written at offset off: drops TBs; leaves if the running one is among them.
+static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 len)
+{
+    if (!tb_page_has_code(c->tcg, at->page)) return;
+    struct tb *run = running_tb(c);
+    c->n_smc++;
+    if (!tb_invalidate_phys(c->tcg, gpa(at->page.v + off), len, run)) return;
+    vcpu_sync(c);
+    c->one_insn = true;
+    vcpu_leave(c);
+}
+
+// ---- from emitted code -----------------------------------------------------------------------------------------------------
+
+static void mmio_read(struct vcpu *c, struct gpa a, u8 *buf, u64 len)
+{
+    for (u64 n = 0; n < len;) {
+        unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
+        u64 v = phys_mmio_read(c->phys, gpa(a.v + n), step);
+        memcpy(buf + n, &v, step);
+        n += step;
+    }
+    c->n_mmio++;
+}
+
+static void mmio_write(struct vcpu *c, struct gpa a, const u8 *buf, u64 len)
+{
+    for (u64 n = 0; n < len;) {
+        unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
+        u64 v = 0;
+        memcpy(&v, buf + n, step);
+        phys_mmio_write(c->phys, gpa(a.v + n), v, step);
+        n += step;
+    }
+    c->n_mmio++;
+}
+
+u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
+{
+    unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
+    u8 *buf = c->bounce + (va & 63);
+    c->n_tlb_miss++;
+    c->bounce_len = 0;
+    if (crosses(va, size)) {
+        mem_read(c, gva(va), buf, size, mmu);
+        return buf;
+    }
+    struct page_at at;
+    (void)page_find(c, va, ACCESS_READ, mmu, true, &at);
+    if (at.host) return at.host + (va & ~PAGE_MASK);
+    mmio_read(c, gpa(at.page.v | (va & ~PAGE_MASK)), buf, size);
+    return buf;
+}
+
+u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
+{
+    unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
+    bool reads = desc >> 16 & 1;
+    u8 *buf = c->bounce + (va & 63);
+    c->n_tlb_miss++;
+    c->bounce_len = 0;
+    struct page_at at;
+    (void)page_find(c, va, ACCESS_WRITE, mmu, true, &at);
+    u64 first = min_u64(size, PAGE_SIZE - (va & ~PAGE_MASK));
+    if (first < size) {
+        struct page_at next;
+        (void)page_find(c, va + first, ACCESS_WRITE, mmu, true, &next);
+        if (next.host) code_written(c, &next, 0, size - first);
+    }
+    if (at.host) {
+        code_written(c, &at, va & ~PAGE_MASK, first);
+        if (first == size) return at.host + (va & ~PAGE_MASK);
+    }
+    if (reads) mem_read(c, gva(va), buf, size, mmu);
+    c->bounce_len = size;
+    c->bounce_va = va;
+    c->bounce_mmu = (u8)mmu;
+    return buf;
+}
+
+void softmmu_commit(struct vcpu *c)
+{
+    u32 len = c->bounce_len;
+    c->bounce_len = 0;
+    mem_write(c, gva(c->bounce_va), c->bounce + (c->bounce_va & 63), len, c->bounce_mmu);
+}
+
+// ---- for C ---------------------------------------------------------------------------------------------------------------------
+
+// Walks all pages of a..a+len-1, raising the first fault.
+static void probe_all(struct vcpu *c, u64 va, u64 len, enum access acc, unsigned mmu)
+{
+    struct page_at at;
+    for (u64 n = 0; n < len; n += PAGE_SIZE - ((va + n) & ~PAGE_MASK))
+        if (!tlb_hit(c, va + n, 1, acc == ACCESS_WRITE, mmu)) (void)page_find(c, va + n, acc, mmu, true, &at);
+}
+
+static void piece_read(struct vcpu *c, u64 va, u8 *buf, u64 len, unsigned mmu)
+{
+    u8 *h = tlb_hit(c, va, len, false, mmu);
+    struct page_at at;
+    if (!h) {
+        (void)page_find(c, va, ACCESS_READ, mmu, true, &at);
+        if (at.host) h = at.host + (va & ~PAGE_MASK);
+    }
+    if (h) memcpy(buf, h, len);
+    else mmio_read(c, gpa(at.page.v | (va & ~PAGE_MASK)), buf, len);
+}
+
+static void piece_write(struct vcpu *c, u64 va, const u8 *buf, u64 len, unsigned mmu)
+{
+    u8 *h = tlb_hit(c, va, len, true, mmu);
+    struct page_at at;
+    if (!h) {
+        (void)page_find(c, va, ACCESS_WRITE, mmu, true, &at);
+        if (at.host) {
+            // Called by a helper in the middle of its work: the running TB finishes; a stale rest of it ends with this instruction's block.
+            if (tb_page_has_code(c->tcg, at.page)) {
+                c->n_smc++;
+                (void)tb_invalidate_phys(c->tcg, gpa(at.page.v | (va & ~PAGE_MASK)), len, NULL);
+            }
+            h = at.host + (va & ~PAGE_MASK);
+        }
+    }
+    if (h) memcpy(h, buf, len);
+    else mmio_write(c, gpa(at.page.v | (va & ~PAGE_MASK)), buf, len);
+}
+
+void mem_read(struct vcpu *c, struct gva a, void *buf, u64 len, unsigned mmu)
+{
+    probe_all(c, a.v, len, ACCESS_READ, mmu);
+    for (u64 n = 0, step; n < len; n += step) {
+        step = min_u64(len - n, PAGE_SIZE - ((a.v + n) & ~PAGE_MASK));
+        piece_read(c, a.v + n, (u8 *)buf + n, step, mmu);
+    }
+}
+
+void mem_write(struct vcpu *c, struct gva a, const void *buf, u64 len, unsigned mmu)
+{
+    probe_all(c, a.v, len, ACCESS_WRITE, mmu);
+    for (u64 n = 0, step; n < len; n += step) {
+        step = min_u64(len - n, PAGE_SIZE - ((a.v + n) & ~PAGE_MASK));
+        piece_write(c, a.v + n, (const u8 *)buf + n, step, mmu);
+    }
+}
+
+u64 mem_ld(struct vcpu *c, struct gva a, unsigned size, unsigned mmu)
+{
+    u64 v = 0;
+    u8 *h = tlb_hit(c, a.v, size, false, mmu);
+    if (h) memcpy(&v, h, size);
+    else mem_read(c, a, &v, size, mmu);
+    return v;
+}
+
+void mem_st(struct vcpu *c, struct gva a, u64 val, unsigned size, unsigned mmu)
+{
+    u8 *h = tlb_hit(c, a.v, size, true, mmu);
+    if (h) memcpy(h, &val, size);
+    else mem_write(c, a, &val, size, mmu);
+}
+
+u8 *mem_probe(struct vcpu *c, struct gva a, u64 len, enum access acc, unsigned mmu)
+{
+    bool write = acc == ACCESS_WRITE;
+    u8 *h = tlb_hit(c, a.v, len, write, mmu);
+    if (h) return h;
+    if (crosses(a.v, len)) {
+        probe_all(c, a.v, len, acc, mmu);
+        return NULL;
+    }
+    struct page_at at;
+    (void)page_find(c, a.v, acc, mmu, true, &at);
+    if (!at.host || (write && tb_page_has_code(c->tcg, at.page))) return NULL;
+    return at.host + (a.v & ~PAGE_MASK);
+}
+
+// ---- code fetch ----------------------------------------------------------------------------------------------------------------
+
+static bool code_page(struct vcpu *c, u64 va, unsigned mmu, bool raise, u64 *page)
+{
+    unsigned i = va >> PAGE_SHIFT & (XTLB_SIZE - 1);
+    u64 tag = (va & PAGE_MASK) | 1;
+    if (c->xtlb[mmu][i].tag != tag) {
+        struct page_at at;
+        if (!page_find(c, va, ACCESS_EXEC, mmu, raise, &at)) return false;
+        c->xtlb[mmu][i].tag = tag;
+        c->xtlb[mmu][i].page = at.page.v;
+    }
+    *page = c->xtlb[mmu][i].page;
+    return true;
+}
+
+struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu)
+{
+    u64 page = 0;
+    (void)code_page(c, a.v, mmu, true, &page);
+    return gpa(page | (a.v & ~PAGE_MASK));
+}
+
+unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsigned mmu, bool raise)
+{
+    u64 page;
+    if (!code_page(c, a.v, mmu, raise, &page)) return 0;
+    len = (unsigned)min_u64(len, PAGE_SIZE - (a.v & ~PAGE_MASK));
+    u8 *h = phys_host(c->phys, gpa(page));
+    if (h) {
+        memcpy(buf, h + (a.v & ~PAGE_MASK), len);
+        return len;
+    }
+    // Code in a device or nowhere: what the bus gives, as the processor would fetch it.
+    mmio_read(c, gpa(page | (a.v & ~PAGE_MASK)), buf, len);
+    return len;
+}

@@ -1,0 +1,147 @@
+// A virtual CPU, as far as every guest architecture shares it. Translated code reaches it GS-relative (plat_bind_vcpu), so the
+// offsets of the fields marked [emitted] are baked into code; static asserts in tcg/host/ pin them.
+//
+// Owner: the core that runs it. Others may touch only the mailbox group, atomically. Guest architectures embed this struct as the first
+// member of their own (struct x86_cpu) and hang their semantics on struct guest_ops.
+#pragma once
+
+#include "kernel/base/types.h"
+#include "tcg/irq.h"
+#include "tcg/phys.h"
+
+struct tb;
+struct ir_block;
+struct tcg;   // the translator's shared state: TB cache, code cache (tcg/run/tcg.h)
+
+enum {
+    VCPU_NREGS = 32,
+    VCPU_NTEMPS = 16,
+    MMU_MODES = 3,        // x86: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC (SMAP open)
+    TLB_BITS = 8,
+    TLB_SIZE = 1 << TLB_BITS,
+    JC_CLASSES = 8,       // jump-cache classes: one per TB mode in use; modes beyond do without
+    JC_NONE = 0xff,
+    XTLB_SIZE = 128,      // instruction-fetch TLB
+    JC_BITS = 9,
+    JC_SIZE = 1 << JC_BITS,
+    BOUNCE_SIZE = 128,    // largest single access 64 bytes, kept at the guest address's offset in 64
+};
+
+enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
+
+// One softmmu translation [emitted]. tag: guest page address; xor with the accessed address gives the offset in the page on a hit, and one
+// unsigned compare with 4096 - size settles page, crossing and emptiness at once. host: host address of the page. An empty entry holds the
+// address of a page that belongs at another index, so no address at all can hit it.
+struct tlb_entry { u64 tag, host; };
+static inline unsigned tlb_index(u64 a) { return a >> PAGE_SHIFT & (TLB_SIZE - 1); }
+static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE : 0; }
+
+// The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so that a near branch,
+// which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at another index.
+struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
+static inline unsigned jc_index(u64 pc) { return pc & (JC_SIZE - 1); }
+static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
+
+struct tlb_fill {         // result of a page walk
+    struct gpa page;      // guest-physical page address
+    unsigned prot;        // ACCESS_* allowed for this mmu mode
+    bool big;             // part of a larger page: invlpg must drop all of the TLB
+    bool global;
+};
+
+// What a guest architecture does for the run-time. All on the vCPU's own core, BQL not held.
+struct guest_ops {
+    // Mode of the TB to run now: everything besides pc that translation depends on. cs_base: added to pc by the fetch.
+    void (*tb_mode)(struct vcpu *c, u64 *cs_base, u32 *mode);
+    unsigned (*mmu_mode)(struct vcpu *c, u32 tb_mode);
+    // Guest code at c->pc -> IR, at most max_insns instructions. Raises fetch faults (no return) if the first instruction cannot be fetched.
+    void (*translate)(struct vcpu *c, struct ir_block *b, unsigned max_insns);
+    // Page walk with side effects (A/D). On failure: raise ? raises the guest's page fault, does not return : returns false.
+    bool (*tlb_fill)(struct vcpu *c, struct gva a, enum access acc, unsigned mmu, bool raise, struct tlb_fill *out);
+    // Delivers the exception that was raised (c->exc_pending), or the highest-priority interrupt if one can be taken now.
+    void (*deliver_exception)(struct vcpu *c);
+    bool (*take_interrupt)(struct vcpu *c);       // true: state changed
+    bool (*has_work)(struct vcpu *c);             // would HLT end now?
+    void (*host_fault)(struct vcpu *c, unsigned vector);   // a host instruction of translated code faulted; state is synced. Raises the guest's exception
+    void (*dump)(struct vcpu *c, void (*out)(void *o, const char *s), void *o);   // "info registers", as QEMU's -d cpu
+    void (*fpu_save)(struct vcpu *c);             // host vector/x87 registers -> vCPU state
+    void (*fpu_load)(struct vcpu *c);
+    void (*reset)(struct vcpu *c);
+};
+
+struct vcpu {
+    void *platform;                    // first: plat_bind_vcpu
+    u64 regs[VCPU_NREGS];              // [emitted] globals; valid outside translated code
+    u64 pc;                            // valid outside translated code
+    u16 cc;                            // [emitted] arithmetic flags: low byte OF (0/1), high byte LAHF's AH (SZ0A0P1C)
+    u32 exit_request;                  // [emitted] nonzero: leave to the loop. Atomic, any context
+    u32 in_guest;                      // [emitted] between entry to and exit from translated code (helpers included)
+    u64 temps[VCPU_NTEMPS];            // [emitted] spilled IR temporaries
+    u64 host_rsp;                      // [emitted] stack of the innermost tcg_catch, for leaving from anywhere
+    u64 helper_ra;                     // [emitted] return address into translated code of the helper now running; 0: none
+    struct vcpu *self;                 // [emitted] this vCPU, for C called from translated code
+    u64 args[3];                       // [emitted] arguments of IR_CALL on their way to C
+    u64 fault_rip, fault_eflags;       // a host fault in translated code, noted by vcpu_host_fault; fault_rip 0: none
+    unsigned fault_vector;
+    struct tb *last_tb;                // TB whose exit was taken last, for chaining; NULL: none
+    u32 last_exit;
+    bool exc_pending;
+    bool halted;
+    bool fpu_loaded;                   // the guest's vector/x87 state is in the host's registers
+    bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
+
+    const struct guest_ops *ops;
+    struct tcg *tcg;
+    struct phys *phys;
+    unsigned index;
+    unsigned core;                     // plat_core_id of the core that runs it
+
+    // ---- mailbox: atomics, any context ----
+    u64 posted[4], posted_level[4];
+    u32 posted_events;                 // VCPU_EV_*
+    u32 posted_sipi;
+    bool extint;
+    int shutdown_code;                 // of VCPU_EV_SHUTDOWN
+    struct { void (*fn)(struct vcpu *, void *); void *arg; } async_q[64];
+    u32 async_head, async_tail;
+
+    const struct apic_ops *apic_ops;
+    void *apic;
+
+    // ---- counters ----
+    u64 n_exits, n_tlb_miss, n_mmio, n_helper, n_jc_miss, n_translated_tb, n_translated_bytes, n_smc;
+
+    u32 bounce_len;                    // [emitted] bytes of a store pending in bounce[]; 0: none
+    u8 bounce_mmu;
+    u64 bounce_va;
+    bool tlb_has_big;                  // some entry came from a large page
+    bool irq_look;                     // something may have made an interrupt deliverable
+    u32 run_result;                    // VCPU_EV_* that ends vcpu_run
+    struct { u64 tag, page; } xtlb[MMU_MODES][XTLB_SIZE];   // linear page | 1 -> guest-physical page address
+    u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
+    struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
+    struct jump_cache jc[JC_CLASSES];                      // [emitted]
+};
+
+enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,
+       VCPU_EV_RESET = 32, VCPU_EV_SHUTDOWN = 64, VCPU_EV_STOP = 128 };
+
+// Allocates the generic part's contents; `size` is that of the embedding struct.
+void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index);
+// Runs c on this core until shutdown or reset is requested (VCPU_EV_*); returns the event. BQL not held.
+u32 vcpu_run(struct vcpu *c);
+// Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
+NORETURN void vcpu_leave(struct vcpu *c);
+// When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that called
+// (its start). No-op outside of helpers. All exception raising goes through it.
+void vcpu_sync(struct vcpu *c);
+// Makes vcpu_run return VCPU_EV_STOP; makes c flush its TLB at its next exit. Any context.
+void vcpu_request_stop(struct vcpu *c);
+void vcpu_request_tlb_flush(struct vcpu *c);
+// Guest vector/x87 state out of the host's registers, because libc or another guest is to run. Own core. Cheap when already out.
+void vcpu_fpu_release(struct vcpu *c);
+// plat_events.interrupted and host_fault for this core's vCPU.
+u64 vcpu_interrupted(u64 rip);
+u64 vcpu_host_fault(unsigned vector, u64 rip, u64 eflags);
+// For panics: "guest RIP ..., TB ..." of the vCPU on this core into buf, as far as it can be known. Any context.
+void vcpu_describe_now(char *buf, size_t len);

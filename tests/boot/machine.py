@@ -1,0 +1,179 @@
+"""A machine under test on a pseudo-terminal: start it, wait for text, type, see how it ends.
+
+Three kinds, one class: hosted (build/cupel), metal (build/cupel.img under QEMU and OVMF) and peer (QEMU's own TCG with the same guest,
+for comparisons). Only the standard library is used. A test script ends with `finish()`, which prints "N passed, N failed".
+"""
+import atexit
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(ROOT, os.environ.get("B", "build"))
+GUEST = os.path.join(BUILD, "guest")
+PROMPT = "/ # "
+ANSI = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>78]")
+SLOW = float(os.environ.get("CUPEL_TEST_SLOW", "1"))     # multiplies every timeout
+
+
+class Timeout(Exception):
+    pass
+
+
+class Machine:
+    """A process on a pty. `text` is everything it printed; `expect` looks only behind what earlier calls consumed."""
+
+    def __init__(self, argv, log=None):
+        self.argv, self.text, self.at, self.code = argv, "", 0, None
+        self.start = time.monotonic()
+        master, slave = pty.openpty()
+        attr = termios.tcgetattr(slave)
+        attr[3] &= ~(termios.ECHO | termios.ICANON | termios.ISIG)
+        termios.tcsetattr(slave, termios.TCSANOW, attr)
+        self.proc = subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, close_fds=True)
+        os.close(slave)
+        self.fd = master
+        self.log = open(log, "wb") if log else None
+        atexit.register(self.kill)
+
+    def _read(self, wait):
+        ready, _, _ = select.select([self.fd], [], [], max(0, wait))
+        if not ready:
+            return True
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:      # EIO: the other side is closed
+            return False
+        if not data:
+            return False
+        if self.log:
+            self.log.write(data)
+            self.log.flush()
+        self.text += ANSI.sub(b"", data).decode("utf-8", "replace").replace("\r", "")
+        return True
+
+    def expect(self, pattern, timeout=60):
+        """Waits for a regular expression; returns its match and consumes up to its end."""
+        rx = re.compile(pattern)
+        end = time.monotonic() + timeout * SLOW
+        alive = True
+        while True:
+            m = rx.search(self.text, self.at)
+            if m:
+                self.at = m.end()
+                return m
+            if not alive or time.monotonic() > end:
+                why = "ended" if not alive else f"silent for {timeout * SLOW:.0f} s"
+                raise Timeout(f"waiting for {pattern!r}: {why}; last output:\n{self.text[-1500:]}")
+            alive = self._read(min(1, end - time.monotonic()))
+
+    def send(self, text):
+        os.write(self.fd, text.encode() if isinstance(text, str) else text)
+
+    def shell(self, command, timeout=60):
+        """Runs a command in the guest's shell: (its output, its exit status)."""
+        self.send(command + '; echo "<$?>"\n')
+        self.expect(re.escape('; echo "<$?>"') + r"\n", timeout)     # the echo of what was typed
+        begin = self.at
+        m = self.expect(r"<(\d+)>\n", timeout)
+        out = self.text[begin:m.start()]
+        self.expect(re.escape(PROMPT), timeout)
+        return out, int(m.group(1))
+
+    def wait(self, timeout=30):
+        """Waits for the process to end by itself; returns its exit code."""
+        end = time.monotonic() + timeout * SLOW
+        while self.proc.poll() is None:
+            if time.monotonic() > end:
+                raise Timeout(f"did not end within {timeout * SLOW:.0f} s; last output:\n{self.text[-800:]}")
+            self._read(0.05)
+        while self._read(0) and select.select([self.fd], [], [], 0)[0]:
+            pass
+        return self.proc.returncode
+
+    def kill(self):
+        if self.proc.poll() is None:
+            os.killpg(self.proc.pid, signal.SIGKILL)
+            self.proc.wait()
+
+
+def guest_args():
+    for name in ("vmlinuz", "initrd"):
+        if not os.path.exists(os.path.join(GUEST, name)):
+            sys.exit(f"no {GUEST}/{name}: run make guest")
+    return ["-kernel", os.path.join(GUEST, "vmlinuz"), "-initrd", os.path.join(GUEST, "initrd")]
+
+
+def hosted(*args, log="hosted"):
+    """build/cupel (or another binary: CUPEL=...) with the given options."""
+    cupel = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
+    if not os.path.exists(cupel):
+        sys.exit(f"no {cupel}: run make hosted")
+    return Machine([cupel, *args], log=log_path(log))
+
+
+def peer(*args, log="peer"):
+    return Machine(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nographic", "-net", "none", *args], log=log_path(log))
+
+
+def metal(*args, image=None, memory="1G", machine="q35", log="metal"):
+    """build/cupel.img booted by OVMF in QEMU, from a scratch copy (the firmware writes to its boot disk)."""
+    image = image or os.path.join(BUILD, "cupel.img")
+    if not os.path.exists(image):
+        sys.exit(f"no {image}: run make metal")
+    tmp = tempfile.mkdtemp(prefix="cupel-metal-")
+    atexit.register(shutil.rmtree, tmp, True)
+    disk, nvram = os.path.join(tmp, "disk.img"), os.path.join(tmp, "vars.fd")
+    shutil.copy(image, disk)
+    shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", nvram)
+    return Machine(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", machine, "-m", memory, "-nographic", "-net", "none",
+                    "-no-reboot",
+                    "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+                    "-drive", f"if=pflash,format=raw,unit=1,file={nvram}",
+                    "-drive", f"if=none,id=stick,format=raw,file={disk}", "-device", "ide-hd,drive=stick,bootindex=0", *args],
+                   log=log_path(log))
+
+
+def log_path(name):
+    d = os.path.join(BUILD, "tests", "log")
+    os.makedirs(d, exist_ok=True)
+    return os.path.join(d, f"{os.path.basename(sys.argv[0])}.{name}.log")
+
+
+# ---- the score of a script ---------------------------------------------------------------------------------
+class Score:
+    passed = failed = skipped = 0
+
+
+def check(name, ok, detail=""):
+    if ok:
+        Score.passed += 1
+    else:
+        Score.failed += 1
+        print(f"FAIL {name}: {detail}", flush=True)
+
+
+def skip(name, why):
+    Score.skipped += 1
+    print(f"SKIP {name}: {why}", flush=True)
+
+
+def case(fn, *args, **kw):
+    """Runs one test function; an exception in it is one failure, not the end."""
+    try:
+        fn(*args, **kw)
+    except (Timeout, OSError) as e:
+        check(fn.__name__, False, str(e))
+
+
+def finish():
+    print(f"{Score.passed} passed, {Score.failed} failed" + (f", {Score.skipped} skipped" if Score.skipped else ""), flush=True)
+    sys.exit(1 if Score.failed else 0)

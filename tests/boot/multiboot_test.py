@@ -1,0 +1,31 @@
+#!/usr/bin/env python3
+"""A multiboot kernel (mb.S) hosted: serial output, isa-debug-exit, the loader's promises. QEMU serves as the reference where it is installed."""
+import os
+import shutil
+import subprocess
+import sys
+
+from machine import BUILD, check, finish, skip
+
+KERNEL = os.path.join(BUILD, "tests", "mb.elf")
+CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
+ARGS = ["-kernel", KERNEL, "-append", "first second", "-m", "64", "-nographic", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
+
+
+def run(name, argv, pattern="first second"):
+    try:
+        p = subprocess.run(argv + ARGS, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    except subprocess.TimeoutExpired as e:
+        check(name, False, f"did not end: {e.stdout!r}")
+        return
+    check(f"{name}: exit code", p.returncode == 0x21, f"{p.returncode}: {p.stdout[-300:]} {p.stderr[-300:]}")
+    check(f"{name}: output", "hello" in p.stdout and "all well" in p.stdout and pattern in p.stdout, p.stdout[-300:])
+
+
+if shutil.which("qemu-system-x86_64"):
+    run("reference", ["qemu-system-x86_64", "-accel", "tcg", "-net", "none"])
+else:
+    skip("reference", "no qemu-system-x86_64")
+for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=1"):
+    run(accel, [CUPEL, "-accel", accel])
+finish()

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""The command line: what is wrong is named, with the mend, and the exit code is 1. Rows: options, text that must appear."""
+import os
+import subprocess
+import sys
+import tempfile
+
+from machine import BUILD, check, finish
+
+CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
+ROWS = [
+    ([], "-kernel"),
+    (["-frobnicate"], "-frobnicate"),
+    (["disk.img"], "disk.img"),
+    (["-kernel"], "needs a value"),
+    (["-kernel", "/nonexistent"], "/nonexistent"),
+    (["-kernel", "/dev"], "/dev"),
+    (["-kernel", "K", "-initrd", "/nonexistent"], "/nonexistent"),
+    (["-kernel", "K", "-m", "0"], "16M"),
+    (["-kernel", "K", "-m", "lots"], "lots"),
+    (["-kernel", "K", "-m", "-5"], "-5"),
+    (["-kernel", "K", "-m", "99999999999T"], "16M"),
+    (["-kernel", "K", "-m", "65537K"], "MiB"),
+    (["-kernel", "K", "-smp", "2"], "not there yet"),
+    (["-kernel", "K", "-smp", "0"], "-smp"),
+    (["-kernel", "K", "-accel", "kvm"], "tcg"),
+    (["-kernel", "K", "-accel", "tcg,exit=never"], "poll"),
+    (["-kernel", "K", "-accel", "tcg,chain=maybe"], "on or off"),
+    (["-kernel", "K", "-accel", "tcg,mmu=hard"], "soft"),
+    (["-kernel", "K", "-accel", "tcg,tb-size=0"], "tb-size"),
+    (["-kernel", "K", "-accel", "tcg,speed=9"], "speed"),
+    (["-kernel", "K", "-serial", "tcp:1"], "pty"),
+    (["-kernel", "K", "-serial", "file:/nonexistent/x"], "/nonexistent/x"),
+    (["-kernel", "K", "-d", "in_asm,all"], "'all'"),
+    (["-kernel", "K", "-D", "/nonexistent/x"], "/nonexistent/x"),
+    (["-kernel", "K", "-device", "e1000"], "isa-debug-exit"),
+    (["-kernel", "K", "-device", "isa-debug-exit,iobase=0x10000"], "port"),
+    (["-kernel", "K", "-device", "isa-debug-exit,irq=3"], "irq"),
+    (["-initrd", "K"], "-kernel"),
+    (["-kernel", "K"], "K"),      # not a kernel at all
+]
+
+with tempfile.NamedTemporaryFile(suffix=".K") as f:
+    f.write(b"this is no kernel\n" * 500)
+    f.flush()
+    for args, text in ROWS:
+        argv = [CUPEL] + [f.name if a == "K" else a for a in args]
+        text = f.name if text == "K" else text
+        try:
+            p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+            check(" ".join(args), p.returncode == 1 and text in p.stderr, f"exit {p.returncode}: {p.stderr.strip()[:300]}")
+        except subprocess.TimeoutExpired:
+            check(" ".join(args), False, "did not end")
+for args, text in ((["-version"], "cupel "), (["-help"], "-kernel"), (["--help"], "Ctrl-A x")):
+    p = subprocess.run([CUPEL, *args], capture_output=True, text=True, timeout=20)
+    check(args[0], p.returncode == 0 and text in p.stdout, p.stdout)
+finish()

@@ -1,0 +1,9 @@
+// Which lines of insn.def the rows reach.
+#pragma once
+
+#include "kernel/base/types.h"
+
+// Decodes code one instruction after another and marks their lines.
+void coverage_mark(const u8 *code, u64 len);
+// Lines that user mode can run and no row reached are failures; counts each line as one test.
+void coverage_report(unsigned *passed, unsigned *failed);

@@ -1,0 +1,259 @@
+// The Cupel side: a guest with 64 MiB of RAM in long mode, whose user mode sees the same virtual addresses as the process that runs the tests.
+//
+// Guest-physical layout: page tables, descriptor tables, exception stubs and their stack in the first 64 KiB (mapped one to one, supervisor only);
+// code at CODE_PHYS; data and stack pages at DATA_PHYS in an order that makes neighbouring virtual pages strangers in memory, so that an access
+// that crosses a page is really two.
+// Each of the 32 exception stubs writes to the port PORT_BASE + vector; the port's handler asks for a shutdown, vcpu_run returns, and the exception
+// frame on the stub's stack together with the vCPU is the result.
+#define _GNU_SOURCE
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include "kernel/base/bits.h"
+#include "kernel/plat.h"
+#include "tcg/guest/x86/cpu.h"
+#include "tcg/run/tcg.h"
+#include "tests/insn/state.h"
+
+enum {
+    RAM_SIZE = 64 << 20,
+    PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_STACK = 0x6000,
+    GDT = 0x8000, IDT = 0x9000, STUBS = 0xa000, TSS = 0xb000, STACK0_TOP = 0xf000,
+    CODE_PHYS = 0x400000, DATA_PHYS = 0x800000,
+    SEL_KCODE = 0x10, SEL_UDATA = 0x2b, SEL_UCODE = 0x33, SEL_TSS = 0x40,   // as Linux, so that selectors read the same on both sides
+    PORT_BASE = 0x40,
+    PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PS = 128,
+};
+#define PTE_NX (1ull << 63)
+
+const struct plat_events *testplat_events(void);
+
+static struct {
+    u8 *ram;
+    struct phys *phys;
+    struct tcg *tcg;
+    struct x86_cpu *cpu;
+    struct translated_options opt;
+    int ended;                 // vector whose stub ran, -1 none
+    volatile bool running;
+    volatile unsigned ticks;
+    sigjmp_buf abort;
+} t;
+
+static u64 data_phys(u64 page) { return DATA_PHYS + (page * 5 % 16) * PAGE_SIZE; }   // pages 0..7 data, 8..11 stack
+
+static void put64(u64 at, u64 v) { memcpy(t.ram + at, &v, 8); }
+
+static void make_page_tables(void)
+{
+    put64(PML4, PDPT | PTE_P | PTE_W | PTE_U);
+    put64(PDPT, PD | PTE_P | PTE_W | PTE_U);
+    put64(PD, 0 | PTE_P | PTE_W | PTE_PS);
+    put64(PD + (CODE_BASE >> 21) * 8, PT_CODE | PTE_P | PTE_W | PTE_U);
+    put64(PD + (DATA_BASE >> 21) * 8, PT_DATA | PTE_P | PTE_W | PTE_U);
+    put64(PD + (STACK_BASE >> 21) * 8, PT_STACK | PTE_P | PTE_W | PTE_U);
+    for (u64 i = 0; i < CODE_SIZE / PAGE_SIZE; i++) put64(PT_CODE + i * 8, (CODE_PHYS + i * PAGE_SIZE) | PTE_P | PTE_U);
+    for (u64 i = 0; i < DATA_SIZE / PAGE_SIZE; i++) put64(PT_DATA + i * 8, data_phys(i) | PTE_P | PTE_W | PTE_U | PTE_NX);
+    for (u64 i = 0; i < STACK_SIZE / PAGE_SIZE; i++) put64(PT_STACK + i * 8, data_phys(8 + i) | PTE_P | PTE_W | PTE_U | PTE_NX);
+}
+
+static void make_descriptors(void)
+{
+    put64(GDT + 0x08, 0x00cf9b000000ffff);   // kernel code, 32 bits
+    put64(GDT + 0x10, 0x00af9b000000ffff);   // kernel code, 64 bits
+    put64(GDT + 0x18, 0x00cf93000000ffff);
+    put64(GDT + 0x20, 0x00cffb000000ffff);   // user code, 32 bits
+    put64(GDT + 0x28, 0x00cff3000000ffff);
+    put64(GDT + 0x30, 0x00affb000000ffff);   // user code, 64 bits
+    put64(GDT + SEL_TSS, 0x00008b0000000067 | (u64)TSS << 16);
+    put64(TSS + 4, STACK0_TOP);
+    t.ram[TSS + 0x66] = 0x68;                // no I/O bitmap
+    for (unsigned v = 0; v < 32; v++) {
+        u64 at = STUBS + v * 16, gate_type = v == 3 || v == 4 ? 0xee00 : 0x8e00;
+        put64(IDT + v * 16, (at & 0xffff) | (u64)SEL_KCODE << 16 | gate_type << 32 | (at >> 16) << 48);
+        const u8 stub[] = {0xe6, (u8)(PORT_BASE + v), 0xf4, 0xeb, 0xfd};   // out %al, $port; 1: hlt; jmp 1b
+        memcpy(t.ram + at, stub, sizeof stub);
+    }
+}
+
+// ---- the port that ends a run ----
+static u64 end_read(void *o, u64 addr, unsigned size) { return ~0ull; }
+static void end_write(void *o, u64 addr, u64 val, unsigned size)
+{
+    if (t.ended < 0) t.ended = (int)addr;
+    vcpu_request_shutdown(&t.cpu->v, 0);
+}
+static const struct io_ops end_ops = {.read = end_read, .write = end_write, .max_size = 1};
+
+// ---- a local APIC with nothing to say ----
+static void apic_fold(void *a, const u64 vectors[4], const u64 level[4]) {}
+static bool apic_no(void *a) { return false; }
+static int apic_none(void *a) { return -1; }
+static u8 apic_get_tpr(void *a) { return 0; }
+static void apic_set_tpr(void *a, u8 tpr) {}
+static bool apic_rdmsr(void *a, u32 msr, u64 *val) { return false; }
+static bool apic_wrmsr(void *a, u32 msr, u64 val) { return false; }
+static void apic_reset(void *a, bool init) {}
+static const struct apic_ops apic = {apic_fold, apic_no, apic_none, apic_no, apic_none, apic_get_tpr, apic_set_tpr, apic_rdmsr, apic_wrmsr, apic_reset};
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "insn test: %s\n", what);
+    exit(2);
+}
+
+static void make_machine(void)
+{
+    struct tcg_config cfg = {.cache_size = t.opt.tb_size ? t.opt.tb_size : 64 << 20, .exit_poll = t.opt.exit_poll, .no_chain = t.opt.no_chain};
+    t.tcg = tcg_new(&cfg);
+    t.cpu = plat_pages_alloc(sizeof *t.cpu);
+    if (!t.tcg || !t.cpu) fail("no memory for the translator");
+    vcpu_init(&t.cpu->v, t.tcg, t.phys, &x86_guest_ops, 0);
+    vcpu_set_apic(&t.cpu->v, &apic, NULL);
+    plat_bind_vcpu(&t.cpu->v);
+    x86_guest_ops.reset(&t.cpu->v);
+}
+
+void translated_init(const struct translated_options *o)
+{
+    t.opt = *o;
+    t.ram = plat_pages_alloc(RAM_SIZE);
+    t.phys = phys_new();
+    if (!t.ram || !t.phys) fail("no memory for the guest");
+    phys_add_ram(t.phys, gpa(0), RAM_SIZE, t.ram, "ram");
+    phys_add_ports(t.phys, PORT_BASE, 32, &end_ops, NULL, "end");
+    make_page_tables();
+    make_descriptors();
+    const struct plat_events ev = {.interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
+    plat_events_set(&ev);
+    make_machine();
+}
+
+void translated_code(u64 off, const u8 *bytes, u64 len)
+{
+    bql_lock();
+    phys_write(t.phys, gpa(CODE_PHYS + off), bytes, len);
+    bql_unlock();
+}
+
+static u8 *guest_page(u64 va)
+{
+    u64 n = va < STACK_BASE ? (va - DATA_BASE) >> PAGE_SHIFT : 8 + ((va - STACK_BASE) >> PAGE_SHIFT);
+    return t.ram + data_phys(n);
+}
+const u8 *translated_page(u64 va) { return guest_page(va); }
+
+static void set_segment(struct x86_cpu *c, int s, u16 sel, u64 base, u32 limit, u32 attr)
+{
+    c->seg[s] = (struct segment){.sel = sel, .base = base, .limit = limit, .attr = attr};
+    c->seg_base[s] = base;
+}
+
+static void load_state(struct x86_cpu *c, const struct insn_state *in)
+{
+    c->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
+    c->cr3 = PML4;
+    c->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP;
+    c->cr2 = 0;
+    c->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
+    c->xcr0 = 7;
+    c->gdtr.base = GDT;
+    c->gdtr.limit = SEL_TSS + 15;
+    c->idtr.base = IDT;
+    c->idtr.limit = 32 * 16 - 1;
+    set_segment(c, SEG_CS, SEL_UCODE, 0, 0xffffffff, 0xa0fb00);
+    set_segment(c, SEG_SS, SEL_UDATA, 0, 0xffffffff, 0xc0f300);
+    set_segment(c, SEG_DS, 0, 0, 0, 0);
+    set_segment(c, SEG_ES, 0, 0, 0, 0);
+    set_segment(c, SEG_FS, 0, in->fs_base, 0, 0);
+    set_segment(c, SEG_GS, 0, in->gs_base, 0, 0);
+    set_segment(c, SEG_LDTR, 0, 0, 0, 0);
+    set_segment(c, SEG_TR, SEL_TSS, TSS, 0x67, 0x8b00);
+    for (int i = 0; i < 16; i++) c->v.regs[i] = in->gpr[i];
+    c->v.pc = in->rip;
+    x86_set_eflags(c, in->rflags);
+    x86_update_mode(c);
+    c->inhibit_irq = false;
+    c->v.halted = c->v.exc_pending = false;
+    c->exc_nest = -1;
+    c->v.last_tb = NULL;
+    vcpu_fpu_release(&c->v);
+    memcpy(c->xsave, in->xsave, XS_SIZE);
+}
+
+static u64 get64(u64 at)
+{
+    u64 v;
+    memcpy(&v, t.ram + at, 8);
+    return v;
+}
+
+static void save_state(struct x86_cpu *c, struct insn_result *r)
+{
+    vcpu_fpu_release(&c->v);
+    bool has_error = t.ended == 8 || (t.ended >= 10 && t.ended <= 14) || t.ended == 17 || t.ended == 21;
+    u64 frame = STACK0_TOP - 40;
+    r->vector = (unsigned)t.ended;
+    r->error = has_error ? get64(frame - 8) : 0;
+    r->cr2 = t.ended == 14 ? c->cr2 : 0;
+    for (int i = 0; i < 16; i++) r->st.gpr[i] = c->v.regs[i];
+    r->st.rip = get64(frame);
+    r->st.rflags = get64(frame + 16);
+    r->st.gpr[G_RSP] = get64(frame + 24);
+    r->st.fs_base = c->seg[SEG_FS].base;
+    r->st.gs_base = c->seg[SEG_GS].base;
+    memcpy(r->st.xsave, c->xsave, XS_SIZE);
+}
+
+void translated_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out)
+{
+    for (u64 i = 0; i < DATA_SIZE / PAGE_SIZE; i++) memcpy(t.ram + data_phys(i), mem->data + i * PAGE_SIZE, PAGE_SIZE);
+    for (u64 i = 0; i < STACK_SIZE / PAGE_SIZE; i++) memcpy(t.ram + data_phys(8 + i), mem->stack + i * PAGE_SIZE, PAGE_SIZE);
+    unsigned why = (unsigned)sigsetjmp(t.abort, 1);
+    if (why) {   // the translator's state may be anything: a new one
+        t.running = false;
+        memset(out, 0, sizeof *out);
+        out->vector = why;
+        make_machine();
+        return;
+    }
+    load_state(t.cpu, in);
+    t.ended = -1;
+    t.ticks = 0;
+    t.running = true;
+    vcpu_run(&t.cpu->v);
+    t.running = false;
+    if (t.ended < 0) out->vector = RUN_HUNG;
+    else save_state(t.cpu, out);
+}
+
+void run_abort(unsigned why)
+{
+    if (!t.running) { fprintf(stderr, "insn test: panic outside of a run\n"); _exit(2); }
+    siglongjmp(t.abort, (int)why);
+}
+
+// Translated code's own faults go to the run-time; anything else is a crash of the translator. SIGALRM: the watchdog's tick.
+bool translated_signal(int sig, void *ucontext)
+{
+    if (!t.running) return false;
+    greg_t *g = ((ucontext_t *)ucontext)->uc_mcontext.gregs;
+    if (sig == SIGALRM) {
+        if (++t.ticks > 3) siglongjmp(t.abort, RUN_HUNG);
+        return true;
+    }
+    u64 rip = testplat_events()->host_fault((unsigned)g[REG_TRAPNO], (u64)g[REG_RIP], (u64)g[REG_EFL]);
+    if (!rip) {
+        char text[120];
+        int len = snprintf(text, sizeof text, "host fault %lld at %#llx (cr2 %#llx)\n", (long long)g[REG_TRAPNO], (long long)g[REG_RIP],
+                           (long long)g[REG_CR2]);
+        if (write(2, text, (size_t)len) >= 0) siglongjmp(t.abort, RUN_PANICKED);
+    }
+    g[REG_RIP] = (greg_t)rip;
+    return true;
+}
