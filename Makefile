@@ -26,7 +26,7 @@ $(B)/hosted/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) -c -o $@ $<
 $(B)/cupel: $(HOSTED_OBJ)
-	$(CC) -o $@ $^ -lpthread -lrt
+	$(CC) -o $@ $^ -lpthread -lrt -lZydis
 
 .PHONY: hosted help clean
 hosted: $(B)/cupel ## build/cupel, the Linux process with QEMU's options

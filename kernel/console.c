@@ -14,7 +14,7 @@
 #include "kernel/plat_events.h"
 #include "kernel/ps2.h"
 #include "kernel/serial.h"
-#include "kernel/timer.h"
+#include "kernel/hwtimer.h"
 
 enum { INPUT_RING = 1024, CTRL_A = 1 };
 #define REFRESH_NS 20000000ull
@@ -47,11 +47,11 @@ static void console_unlock(u64 flags)
 static void console_mark_dirty(void)
 {
     if (!con.screen) return;
-    if (con.panic || !timer_ready()) {
+    if (con.panic || !hwtimer_ready()) {
         fbcon_draw();
     } else if (!con.dirty) {
         con.dirty = true;
-        timer_arm(TIMER_CONSOLE, timer_now_ns() + REFRESH_NS);
+        hwtimer_arm(HWTIMER_CONSOLE, hwtimer_now_ns() + REFRESH_NS);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "devices/clock.h"
 #include "devices/devices.h"
 #include "devices/load.h"
+#include "devices/virtio.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
@@ -38,7 +39,10 @@ static struct machine {
     struct i8042 *i8042;
     struct pci *pci;
     struct acpi_pm *pm;
+    struct virtio_console *vcon;
     u8 *ram;
+    u64 dma_lo, dma_hi;           // range that devices wrote from interrupt context; BQL
+    u64 entropy;
     bool quit, stopped;
 } m;
 
@@ -59,15 +63,47 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
+// Device writes from interrupt context (virtio-console input) find the translator in the middle of anything: the pages are noted, and the vCPU drops their
+// TBs at its next exit, as a processor may go on for a moment with what it fetched before.
+static void drop_noted(struct vcpu *c UNUSED, void *arg UNUSED)
+{
+    bql_lock();
+    u64 lo = m.dma_lo, hi = m.dma_hi;
+    m.dma_lo = ~0ull;
+    m.dma_hi = 0;
+    bql_unlock();
+    if (lo < hi) (void)tb_invalidate_phys(m.tcg, gpa(lo), hi - lo, NULL);
+}
+
 static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
 {
-    if (plat_in_interrupt()) vcpu_request_tlb_flush(m.cpu);
-    else (void)tb_invalidate_phys(m.tcg, a, len, NULL);
+    if (!plat_in_interrupt()) {
+        (void)tb_invalidate_phys(m.tcg, a, len, NULL);
+        return;
+    }
+    bool code = false;
+    for (u64 p = a.v & PAGE_MASK; p < a.v + len; p += PAGE_SIZE) code |= tb_page_has_code(m.tcg, gpa(p));
+    if (!code) return;
+    bool first = m.dma_lo > m.dma_hi;
+    m.dma_lo = min_u64(m.dma_lo, a.v);
+    m.dma_hi = max_u64(m.dma_hi, a.v + len);
+    if (first) cpu_run_async(m.cpu, drop_noted, NULL);
+}
+
+static void entropy(void *opaque UNUSED, void *buf, size_t len)
+{
+    u8 *p = buf;
+    for (size_t n = 0; n < len; n++) {
+        u64 v = __builtin_ia32_rdtsc() ^ plat_time_ns() * 0x9e3779b97f4a7c15ull;
+        if (n % 8 == 0) __asm__ volatile("1: rdrand %0\n\tjnc 1b" : "=r"(m.entropy) : : "cc");
+        p[n] = (u8)(m.entropy >> n % 8 * 8 ^ v >> 32);
+    }
 }
 
 static void map_changed(void *opaque UNUSED) { vcpu_request_tlb_flush(m.cpu); }
 
-static bool console_input(u8 byte) { return serial_input(m.serial, byte); }
+// The virtio console, where there is one, is what the keyboard types into.
+static bool console_input(u8 byte) { return m.vcon ? virtio_console_input(m.vcon, byte) : serial_input(m.serial, byte); }
 
 static void console_out(const void *buf, size_t len) { plat_console_write(buf, len); }
 
@@ -113,6 +149,8 @@ static void devices_create(u64 tsc_hz)
     m.i8042 = i8042_new(p, m.cpu, m.isa[1]);
     m.pci = pci_new(p, m.gsi, GSIS);
     m.pm = acpi_pm_new(p, m.cpu, m.isa[9]);
+    if (m.cfg.virtio_rng && !virtio_rng_new(m.pci, entropy, NULL)) panic("virtio-rng: the PCI bus is full");
+    if (m.cfg.virtio_console && !(m.vcon = virtio_console_new(m.pci, console_out))) panic("virtio-console: the PCI bus is full");
     if (m.cfg.debug_exit_size) debug_exit_new(p, m.cpu, (u16)m.cfg.debug_exit_base, m.cfg.debug_exit_size);
     if (m.cfg.debugcon) debugcon_new(p, 0xe9);
 }
@@ -145,8 +183,13 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     static const struct plat_events events = {
         .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
+    m.dma_lo = ~0ull;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (!config_check(err, errlen)) return false;
+    if (host_missing()) {
+        fmt_snprintf(err, errlen, "this processor lacks %s, which translated code needs; a PC from 2014 or later has it", host_missing());
+        return false;
+    }
     struct tcg_config tc = {.cache_size = cfg->tb_size ? cfg->tb_size : DEFAULT_TB_SIZE, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
                             .max_insns = TB_MAX_INSNS};
     m.tcg = tcg_new(&tc);
@@ -253,6 +296,11 @@ static void info_jit(void (*out)(void *o, const char *s), void *o)
                  (unsigned long long)(t->n_host_insns / guest), (unsigned long long)(t->n_host_insns * 100 / guest % 100),
                  (unsigned long long)(c->n_translated_bytes / KIB), (unsigned long long)(t->translate_ticks / 1000000),
                  (unsigned long long)c->n_exits, (unsigned long long)c->n_tlb_miss, (unsigned long long)c->n_mmio, (unsigned long long)c->n_smc);
+    out(o, b);
+    fmt_snprintf(b, sizeof b, "exits by kind   chain %llu, other page %llu, poll %llu, indirect %llu, loop %llu; TLB flushes %llu, of a page %llu\n",
+                 (unsigned long long)c->n_exit_kind[EXIT_CHAIN], (unsigned long long)c->n_exit_kind[EXIT_GUARDED], (unsigned long long)c->n_exit_kind[EXIT_PC],
+                 (unsigned long long)c->n_exit_kind[EXIT_INDIRECT], (unsigned long long)c->n_exit_kind[EXIT_LEAVE],
+                 (unsigned long long)c->n_flush, (unsigned long long)c->n_flush_page);
     out(o, b);
 }
 

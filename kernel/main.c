@@ -9,7 +9,7 @@
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
-#include "kernel/timer.h"
+#include "kernel/hwtimer.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -28,7 +28,7 @@ static void main_bring_up(const struct boot_info *info)
     log_info("memory: %llu MiB free, largest piece %llu MiB", (unsigned long long)(pmem_free_bytes() / MIB), (unsigned long long)(pmem_largest_run() / MIB));
     acpi_init(info->rsdp_phys);    // cores, I/O APICs, clocks, power
     lapic_init();                  // interrupts can be delivered
-    timer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
+    hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
     console_init_input(info);      // serial and keyboard interrupts
     __asm__ volatile("sti");       // all that can interrupt has its handler
 }

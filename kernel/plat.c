@@ -13,7 +13,7 @@
 #include "kernel/plat_events.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
-#include "kernel/timer.h"
+#include "kernel/hwtimer.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -41,13 +41,13 @@ bool plat_code_alloc(u64 size, u8 **rw, u8 **rx)
 
 // ---- time ----
 
-u64 plat_time_ns(void) { return timer_now_ns(); }
-u64 plat_wall_ns(void) { return timer_wall_ns(); }
+u64 plat_time_ns(void) { return hwtimer_now_ns(); }
+u64 plat_wall_ns(void) { return hwtimer_wall_ns(); }
 
 void plat_timer_arm(u64 deadline_ns)
 {
     ASSERT(bql_held(), "the timer changes under the BQL only");
-    timer_arm(TIMER_MACHINE, deadline_ns);
+    hwtimer_arm(HWTIMER_MACHINE, deadline_ns);
 }
 
 // ---- the big lock ----

@@ -4,7 +4,8 @@
 // them, the save is done at once, before the shared body, and entry_saved simply lies behind it. If it would read them, entry_saved is a restore out of line.
 //
 // Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation cannot change under it
-// without a TLB flush, which ends the TB. To other pages it goes through the vCPU's jump cache, which is emptied with the TLB.
+// without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether the page is mapped as it was (vcpu.xsig). Indirect
+// branches go through the vCPU's jump cache, of which a TLB flush takes what it must.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
@@ -37,31 +38,22 @@ static void emit_way_out(struct emit *e, unsigned n, bool saved)
     as_jmp(as, stub_rw(e, saved ? e->t->stubs.exit_saved : e->t->stubs.exit_host));
 }
 
-// R12 holds the guest pc, flags are saved: through the jump cache, else out. `index`: known slot, or -1.
-static void emit_jump_cache(struct emit *e, unsigned n, s64 index)
+// R12 holds the guest pc, flags are saved: through the jump cache, else out.
+static void emit_jump_cache(struct emit *e, unsigned n)
 {
     struct as *as = &e->as;
-    if (e->tb->jc_class == JC_NONE) {
-        as_store(as, rm_gs(ENV(pc)), H_R12);
-        emit_way_out(e, n, true);
-        return;
-    }
-    s32 jc = env_jc(e->tb->jc_class);
-    struct rm pc = rm_gs(jc + (s32)index * 8), host = rm_gs(jc + (s32)(sizeof(u64) * JC_SIZE) + (s32)index * 8);
-    if (index < 0) {
+    if (e->tb->jc_class != JC_NONE) {
+        s32 jc = env_jc(e->tb->jc_class);
         as_mov_rr32(as, H_R13, H_R12);
         as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
-        pc = rm_gs_idx(H_R13, 3, jc);
-        host = rm_gs_idx(H_R13, 3, jc + (s32)(sizeof(u64) * JC_SIZE));
+        as_alu_rm(as, 7, 8, H_R12, rm_gs_idx(H_R13, 3, jc));
+        u8 *miss = as_jcc(as, CC_NE, NULL);
+        e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
+        e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
+        as_op(as, (struct enc){.opcode = 0xff}, 4, rm_gs_idx(H_R13, 3, jc + (s32)(sizeof(u64) * JC_SIZE)));
+        as_patch(miss, as->p);
+        e->tb->ind[e->tb->n_ind++].miss = emit_off(e, as->p);
     }
-    as_alu_rm(as, 7, 8, H_R12, pc);
-    u8 *miss = as_jcc(as, CC_NE, NULL);
-    e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
-    e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
-    as_op(as, (struct enc){.opcode = 0xff}, 4, host);
-    u8 *at = as->p;
-    as_patch(miss, at);
-    e->tb->ind[e->tb->n_ind++].miss = emit_off(e, at);
     as_store(as, rm_gs(ENV(pc)), H_R12);
     emit_way_out(e, n, true);
 }
@@ -71,20 +63,31 @@ static bool same_page(const struct emit *e, u64 pc)
     return ((pc + e->b->cs_base) >> PAGE_SHIFT) == ((e->b->pc + e->b->cs_base) >> PAGE_SHIFT);
 }
 
-static void exit_to_pc_in_cache(struct emit *e, unsigned n, bool saved)
+// To another page: chained as well, behind a look at that page's code signature.
+static void exit_guarded(struct emit *e, unsigned n, bool saved)
 {
-    u64 pc = e->tb->exits[n].pc;
-    e->tb->exits[n].kind = EXIT_PC;
-    if (!saved) host_flags_save(&e->as, H_R12);
-    as_mov_ri(&e->as, H_R12, pc);
-    emit_jump_cache(e, n, jc_index(pc));
+    struct as *as = &e->as;
+    struct tb_exit *x = &e->tb->exits[n];
+    x->kind = EXIT_GUARDED;
+    if (!saved) host_flags_save(as, H_R12);
+    x->saved = true;
+    x->host = false;
+    s32 sig = ENV(xsig) + (s32)(e->b->mmu * sizeof(u32) * XTLB_SIZE + xtlb_index(x->pc + e->b->cs_base) * sizeof(u32));
+    as_op(as, (struct enc){.opcode = 0x81}, 7, rm_gs(sig));          // cmp dword, imm32: no page has this signature yet
+    x->sig = emit_off(e, as->p);
+    as_u32(as, 0xffffffff);
+    u8 *miss = as_jcc(as, CC_NE, NULL);
+    x->rel = emit_off(e, as_jmp(as, NULL));
+    as_patch(e->start + x->rel, as->p);
+    as_patch(miss, as->p);
+    emit_way_out(e, n, true);
 }
 
 static void op_goto(struct emit *e, const struct ir_op *o)
 {
     unsigned n = emit_exit_new(e, (u64)o->imm);
     if (!same_page(e, (u64)o->imm)) {
-        exit_to_pc_in_cache(e, n, e->fl_saved);
+        exit_guarded(e, n, e->fl_saved);
         return;
     }
     e->tb->exits[n].kind = EXIT_CHAIN;
@@ -96,7 +99,7 @@ static void op_goto(struct emit *e, const struct ir_op *o)
 static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
 {
     unsigned n = emit_exit_new(e, (u64)o->imm);
-    e->tb->exits[n].kind = same_page(e, (u64)o->imm) ? EXIT_CHAIN : EXIT_PC;
+    e->tb->exits[n].kind = same_page(e, (u64)o->imm) ? EXIT_CHAIN : EXIT_GUARDED;
     if (e->tb->exits[n].kind == EXIT_CHAIN) e->tb->exits[n].rel = emit_off(e, rel);
     emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
 }
@@ -135,7 +138,7 @@ static void op_leave(struct emit *e, const struct ir_op *o)
         as_mov_rr(&e->as, H_R12, h);
         unsigned n = emit_exit_new(e, 0);
         e->tb->exits[n].kind = EXIT_INDIRECT;
-        emit_jump_cache(e, n, -1);
+        emit_jump_cache(e, n);
         return;
     }
     emit_flags_save(e);
@@ -173,7 +176,7 @@ static void cold_exit(struct emit *e, const struct cold *c)
 {
     struct tb_exit *x = &e->tb->exits[c->exit];
     as_patch(c->jump, e->as.p);
-    if (x->kind == EXIT_PC) exit_to_pc_in_cache(e, c->exit, x->saved);
+    if (x->kind == EXIT_GUARDED) exit_guarded(e, c->exit, x->saved);
     else emit_way_out(e, c->exit, x->saved);
 }
 

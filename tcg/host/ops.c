@@ -153,14 +153,15 @@ static void op_lea(struct emit *e, const struct ir_op *o)
     const struct ir_mem *m = &o->mem;
     bool direct = !in_env(o->d) && o->size >= 4 && m->addr_size >= 4;
     if (direct && o->d < 16) {
-        u8 d = host_of(o->d);
-        emit_ea(e, m, d);
-        if (o->size == 4 && m->addr_size == 8) as_mov_rr32(&e->as, d, d);
+        struct ir_mem narrow = *m;
+        if (o->size == 4) narrow.addr_size = 4;      // the low half depends on low halves only
+        emit_ea(e, &narrow, host_of(o->d));
         return;
     }
     u8 s = emit_scratch(e);
-    emit_ea(e, m, s);
-    if (o->size == 4 && m->addr_size == 8) as_mov_rr32(&e->as, s, s);
+    struct ir_mem narrow = *m;
+    if (o->size == 4 && m->addr_size == 8) narrow.addr_size = 4;
+    emit_ea(e, &narrow, s);
     e->busy = (u8)(1u << (s - H_R12));           // base and index have done their part
     for (unsigned n = 0; n < 3; n++) e->held[n] = IR_NONE;
     if (in_env(o->d) && o->size >= 4) {

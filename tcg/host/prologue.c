@@ -181,6 +181,17 @@ static void emit_call(struct as *as, struct tcg *t, s64 to_rx)
     bridge_end(as);
 }
 
+const char *host_missing(void)
+{
+    u32 a = 7, b, c = 0, d;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    if (!(b >> 8 & 1)) return "BMI2";                // RORX, SHRX, PEXT (SDM 2: CPUID.07H:EBX[8])
+    a = 0x80000001;
+    c = 0;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return c & 1 ? NULL : "LAHF/SAHF in 64-bit mode";
+}
+
 void host_prologue_emit(struct tcg *t)
 {
     struct as as = {.p = t->rw, .end = t->rw + 64 * KIB};

@@ -31,7 +31,6 @@ void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
     c->phys = p;
     c->ops = ops;
     c->index = index;
-    for (unsigned k = 0; k < JC_CLASSES; k++) c->jc[k].pc[0] = jc_empty_pc(0);
     tlb_flush(c);
     tcg_add_vcpu(t, c);
 }
@@ -246,7 +245,7 @@ static void execute(struct vcpu *c)
     struct tb *from = c->last_tb;
     unsigned exit = c->last_exit;
     struct tb *tb = tb_get(c);
-    if (from && c->last_tb == from) tb_chain(t, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
+    if (from && c->last_tb == from) tb_chain(c, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
     if (!c->fpu_loaded) c->ops->fpu_load(c);
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
@@ -257,9 +256,10 @@ static void execute(struct vcpu *c)
     if (!from) return;
     if (from->unlinked && !from->invalid) tb_relink(t, from);
     const struct tb_exit *x = &from->exits[c->last_exit];
-    if (x->kind == EXIT_CHAIN || x->kind == EXIT_PC) c->pc = x->pc;
+    c->n_exit_kind[x->kind]++;
+    if (x->kind <= EXIT_PC) c->pc = x->pc;
     if (x->kind == EXIT_LEAVE) c->irq_look = true;
-    if (x->kind != EXIT_CHAIN) c->last_tb = NULL;
+    if (x->kind >= EXIT_PC) c->last_tb = NULL;
 }
 
 static void fault_noted(struct vcpu *c)

@@ -25,7 +25,7 @@
 enum { MAPS = 8, REGIONS_MAX = 256, SPANS_MAX = 2 * REGIONS_MAX };
 
 struct span { u64 first, last, base; struct region *r; };
-struct map { unsigned n; struct span s[SPANS_MAX]; };
+struct map { unsigned n; struct span s[SPANS_MAX]; struct span hot; /* the largest span of RAM */ };
 struct slot { struct region r; bool mapped; };
 
 // One address space: memory or ports.
@@ -115,6 +115,9 @@ static void space_publish(struct phys *p, struct space *sp)
     m->n = 0;
     for (unsigned i = 0; i < sp->count; i++)
         if (sp->slots[i].mapped) map_paint(m, &sp->slots[i].r);
+    m->hot = (struct span){1, 0, 0, NULL};
+    for (unsigned i = 0; i < m->n; i++)
+        if (m->s[i].r->kind == REGION_RAM && (!m->hot.r || m->s[i].last - m->s[i].first > m->hot.last - m->hot.first)) m->hot = m->s[i];
     __atomic_store_n(&sp->seq, seq, __ATOMIC_RELEASE);
     if (p->hooks.map_changed) p->hooks.map_changed(p->hooks.opaque);
 }
@@ -215,7 +218,8 @@ static struct span space_find(const struct space *sp, u64 a)
 {
     for (;;) {
         u64 seq = __atomic_load_n(&sp->seq, __ATOMIC_ACQUIRE);
-        struct span s = map_search(&sp->maps[seq % MAPS], a);
+        const struct map *m = &sp->maps[seq % MAPS];
+        struct span s = a >= m->hot.first && a <= m->hot.last ? m->hot : map_search(m, a);
         __atomic_thread_fence(__ATOMIC_ACQUIRE);
         if (__atomic_load_n(&sp->seq, __ATOMIC_RELAXED) - seq < MAPS - 1) return s;
     }

@@ -17,40 +17,100 @@
 
 struct page_at { struct gpa page; u8 *host; struct region *region; };
 
-static void tlb_clear(struct vcpu *c)
+static void big_forget(struct vcpu *c)
 {
-    memset(c->tlb, 0, sizeof c->tlb);
-    memset(c->xtlb, 0, sizeof c->xtlb);
-    for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
-    c->tlb_has_big = false;
-}
-
-static void jc_clear(struct vcpu *c)
-{
-    for (unsigned k = 0; k < c->tcg->n_classes; k++) {
-        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
-        c->jc[k].pc[0] = jc_empty_pc(0);
-    }
+    c->big[0].lo = c->big[1].lo = ~0ull;
+    c->big[0].hi = c->big[1].hi = 0;
 }
 
 void tlb_flush(struct vcpu *c)
 {
-    tlb_clear(c);
-    jc_clear(c);
+    c->n_flush++;
+    memset(c->tlb, 0, sizeof c->tlb);
+    memset(c->xsig, 0, sizeof c->xsig);
+    for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
+    for (unsigned k = 0; k < JC_CLASSES; k++) {
+        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
+        c->jc[k].pc[0] = jc_empty_pc(0);
+    }
+    memset(c->tlb_local, 0, sizeof c->tlb_local);
+    memset(c->jc_local, 0, sizeof c->jc_local);
+    memset(c->xsig_local, 0, sizeof c->xsig_local);
+    c->jc_untracked = false;
+    big_forget(c);
+}
+
+// Takes the bits of a map one by one: FOR_BITS(i, words, n) runs with i = each set bit, and clears it.
+#define FOR_BITS(i, words, n)                                                 \
+    for (unsigned w_ = 0; w_ < (n); w_++)                                     \
+        for (unsigned i; (words)[w_] && (i = w_ * 64 + (unsigned)__builtin_ctzll((words)[w_]), true); (words)[w_] &= (words)[w_] - 1)
+
+void tlb_flush_local(struct vcpu *c)
+{
+    c->n_flush++;
+    for (unsigned m = 0; m < MMU_MODES; m++) {
+        for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], TLB_SIZE / 64) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
+        FOR_BITS(i, c->xsig_local[m], XTLB_SIZE / 64) c->xsig[m][i] = 0;
+    }
+    for (unsigned k = 0; k < JC_CLASSES; k++) FOR_BITS(i, c->jc_local[k], JC_SIZE / 64) c->jc[k].pc[i] = jc_empty_pc(i);
+}
+
+static void jc_forget_page(struct vcpu *c, u64 va)
+{
+    for (unsigned k = 0; k < c->tcg->n_classes; k++)
+        for (unsigned i = 0; i < JC_SIZE; i++)
+            if (((c->jc[k].pc[i] + c->tcg->class_base[k]) ^ va) < PAGE_SIZE) c->jc[k].pc[i] = jc_empty_pc(i);
 }
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
 {
-    if (c->tlb_has_big) {
+    c->n_flush_page++;
+    u64 va = a.v & PAGE_MASK;
+    if (va >= c->big[va >> 63].lo && va <= c->big[va >> 63].hi) {
         tlb_flush(c);
         return;
     }
-    unsigned i = tlb_index(a.v);
+    unsigned i = tlb_index(va), x = xtlb_index(va);
+    bool code = c->jc_untracked;
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
-        c->xtlb[m][a.v >> PAGE_SHIFT & (XTLB_SIZE - 1)].tag = 0;
+        if (!c->xsig[m][x] || c->xtlb[m][x].va != va) continue;
+        c->xsig[m][x] = 0;
+        code = true;
     }
-    jc_clear(c);
+    if (code) jc_forget_page(c, va);
+}
+
+static void bit_put(u64 *words, unsigned i, bool on)
+{
+    if (on) words[i / 64] |= 1ull << (i & 63);
+    else words[i / 64] &= ~(1ull << (i & 63));
+}
+
+static void big_note(struct vcpu *c, u64 va, const struct tlb_fill *f)
+{
+    u64 size = f->page_size ? f->page_size : PAGE_SIZE, lo = va & ~(size - 1);
+    if (size == PAGE_SIZE) return;
+    unsigned half = va >> 63;
+    c->big[half].lo = min_u64(c->big[half].lo, lo);
+    c->big[half].hi = max_u64(c->big[half].hi, lo + size - 1);
+}
+
+static void tlb_put(struct vcpu *c, u64 va, unsigned mmu, unsigned write, const u8 *host, bool global)
+{
+    unsigned i = tlb_index(va);
+    c->tlb[mmu][write][i] = (struct tlb_entry){va & PAGE_MASK, (u64)host};
+    bit_put(c->tlb_local[mmu][write], i, !global);
+}
+
+static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill *f)
+{
+    unsigned i = xtlb_index(va);
+    if (c->xsig[mmu][i]) c->jc_untracked = true;
+    c->xtlb[mmu][i].va = va & PAGE_MASK;
+    c->xtlb[mmu][i].page = f->page.v;
+    c->xsig[mmu][i] = tcg_code_signature(c->tcg, va & PAGE_MASK, f->page.v, mmu);
+    bit_put(c->xsig_local[mmu], i, !f->global);
 }
 
 // Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
@@ -63,11 +123,11 @@ static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
     at->region = phys_find(c->phys, f.page);
     bool ram = at->region && at->region->kind == REGION_RAM, rom = at->region && at->region->kind == REGION_ROM;
     if (ram || (rom && acc != ACCESS_WRITE)) at->host = phys_host(c->phys, f.page);
-    c->tlb_has_big |= f.big;
+    big_note(c, va, &f);
+    if (acc == ACCESS_EXEC) xtlb_put(c, va, mmu, &f);
     if (acc == ACCESS_EXEC || !at->host) return true;
-    unsigned i = tlb_index(va);
-    if (f.prot & ACCESS_READ) c->tlb[mmu][0][i] = (struct tlb_entry){va & PAGE_MASK, (u64)at->host};
-    if ((f.prot & ACCESS_WRITE) && ram && !tb_page_has_code(c->tcg, f.page)) c->tlb[mmu][1][i] = (struct tlb_entry){va & PAGE_MASK, (u64)at->host};
+    if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, at->host, f.global);
+    if ((f.prot & ACCESS_WRITE) && ram && !tb_page_has_code(c->tcg, f.page)) tlb_put(c, va, mmu, 1, at->host, f.global);
     return true;
 }
 
@@ -265,13 +325,10 @@ u8 *mem_probe(struct vcpu *c, struct gva a, u64 len, enum access acc, unsigned m
 
 static bool code_page(struct vcpu *c, u64 va, unsigned mmu, bool raise, u64 *page)
 {
-    unsigned i = va >> PAGE_SHIFT & (XTLB_SIZE - 1);
-    u64 tag = (va & PAGE_MASK) | 1;
-    if (c->xtlb[mmu][i].tag != tag) {
+    unsigned i = xtlb_index(va);
+    if (!c->xsig[mmu][i] || c->xtlb[mmu][i].va != (va & PAGE_MASK)) {
         struct page_at at;
         if (!page_find(c, va, ACCESS_EXEC, mmu, raise, &at)) return false;
-        c->xtlb[mmu][i].tag = tag;
-        c->xtlb[mmu][i].page = at.page.v;
     }
     *page = c->xtlb[mmu][i].page;
     return true;

@@ -19,4 +19,5 @@ unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsign
 struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu);
 
 void tlb_flush(struct vcpu *c);                         // all modes, and the jump cache
+void tlb_flush_local(struct vcpu *c);                   // the same, but global translations stay
 void tlb_flush_page(struct vcpu *c, struct gva a);      // invlpg

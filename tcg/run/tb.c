@@ -29,10 +29,11 @@ struct tcg *tcg_new(const struct tcg_config *cfg)
     t->arena = plat_pages_alloc(t->arena_size);
     t->hash = plat_pages_alloc(sizeof(struct tb *) << TB_HASH_BITS);
     t->pages = plat_pages_alloc(t->n_page_chunks * sizeof(*t->pages));
+    t->sigs = plat_pages_alloc(sizeof(struct code_sig) << SIG_HASH_BITS);
     t->order = plat_pages_alloc(t->max_tbs * sizeof(struct tb *));
     t->block = plat_pages_alloc(sizeof(struct ir_block));
     t->emit = plat_pages_alloc(host_emit_size());
-    if (!t->arena || !t->hash || !t->pages || !t->order || !t->block || !t->emit) return NULL;
+    if (!t->arena || !t->hash || !t->pages || !t->order || !t->sigs || !t->block || !t->emit) return NULL;
     host_prologue_emit(t);
     return t;
 }
@@ -51,6 +52,21 @@ void *tcg_arena_alloc(struct tcg *t, u64 size)
     t->arena_used += size;
     memset(p, 0, size);
     return p;
+}
+
+u32 tcg_code_signature(struct tcg *t, u64 va, u64 page, unsigned mmu)
+{
+    u32 mask = (1u << SIG_HASH_BITS) - 1;
+    if (t->n_sigs > mask / 2) {                   // forget them all: chained jumps then miss once and learn the new numbers
+        memset(t->sigs, 0, sizeof(struct code_sig) << SIG_HASH_BITS);
+        t->n_sigs = 0;
+    }
+    u32 i = (u32)((va >> PAGE_SHIFT) * 0x9e3779b1u ^ (page >> PAGE_SHIFT) * 0x85ebca6bu ^ mmu) & mask;
+    for (; t->sigs[i].sig; i = (i + 1) & mask)
+        if (t->sigs[i].va == va && t->sigs[i].page == page && t->sigs[i].mmu == mmu) return t->sigs[i].sig;
+    t->n_sigs++;
+    t->sigs[i] = (struct code_sig){.va = va, .page = page, .sig = ++t->last_sig, .mmu = (u8)mmu};
+    return t->last_sig;
 }
 
 // ---- by physical page ---------------------------------------------------------------------------------------------------
@@ -145,10 +161,29 @@ static const u8 *entry_for(const struct tb_exit *x, const struct tb *to)
     return to->code + (saved ? to->entry_saved : to->entry_host);
 }
 
-void tb_chain(struct tcg *t, struct tb *from, unsigned exit, struct tb *to)
+static bool chainable(const struct tb_exit *x) { return x->kind == EXIT_CHAIN || x->kind == EXIT_GUARDED; }
+
+static void exit_detach(struct tb_exit *x)
 {
+    struct tb_exit **p = &x->dest->in_head;
+    while (*p && *p != x) p = &(*p)->next_in;
+    if (*p) *p = x->next_in;
+    x->dest = NULL;
+}
+
+void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
+{
+    struct tcg *t = c->tcg;
     struct tb_exit *x = &from->exits[exit];
-    if (t->cfg.no_chain || x->kind != EXIT_CHAIN || x->dest || from->invalid || to->invalid || from->oneshot || to->oneshot) return;
+    if (t->cfg.no_chain || !chainable(x) || from->invalid || to->invalid || from->oneshot || to->oneshot) return;
+    if (x->kind == EXIT_GUARDED) {
+        // A TB over two pages would need two signatures.
+        if (to->page[1] != ~0ull) return;
+        u64 va = to->pc + to->cs_base;
+        *(u32 *)(void *)rw_of(t, from->code + x->sig) = c->xsig[c->ops->mmu_mode(c, to->mode)][xtlb_index(va)];
+    }
+    if (x->dest == to) return;
+    if (x->dest) exit_detach(x);
     x->dest = to;
     x->next_in = to->in_head;
     to->in_head = x;
@@ -164,7 +199,7 @@ void tb_unlink(struct tcg *t, struct tb *tb)
 {
     tb->unlinked = true;
     for (unsigned n = 0; n < tb->n_exits; n++)
-        if (tb->exits[n].kind == EXIT_CHAIN) patch_exit(t, &tb->exits[n], tb->code + tb->exits[n].stub);
+        if (chainable(&tb->exits[n])) patch_exit(t, &tb->exits[n], tb->code + tb->exits[n].stub);
     patch_miss(t, tb, 0xe990);                    // jne rel32 becomes nop; jmp rel32: the lookup always misses
 }
 
@@ -187,14 +222,8 @@ static void unchain_incoming(struct tcg *t, struct tb *tb)
 
 static void unchain_outgoing(struct tb *tb)
 {
-    for (unsigned n = 0; n < tb->n_exits; n++) {
-        struct tb_exit *x = &tb->exits[n];
-        if (!x->dest) continue;
-        struct tb_exit **p = &x->dest->in_head;
-        while (*p && *p != x) p = &(*p)->next_in;
-        if (*p) *p = x->next_in;
-        x->dest = NULL;
-    }
+    for (unsigned n = 0; n < tb->n_exits; n++)
+        if (tb->exits[n].dest) exit_detach(&tb->exits[n]);
 }
 
 // ---- dropping ------------------------------------------------------------------------------------------------------------
@@ -246,14 +275,6 @@ bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, const struct tb *c
     return hit;
 }
 
-static void jc_clear(struct vcpu *c)
-{
-    for (unsigned k = 0; k < JC_CLASSES; k++) {
-        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
-        c->jc[k].pc[0] = jc_empty_pc(0);
-    }
-}
-
 void tb_flush_all(struct tcg *t)
 {
     t->n_flushes++;
@@ -265,19 +286,21 @@ void tb_flush_all(struct tcg *t)
     t->n_tbs = 0;
     t->n_classes = 0;
     for (unsigned v = 0; v < t->n_vcpus; v++) {
-        jc_clear(t->vcpus[v]);
+        tlb_flush(t->vcpus[v]);
         t->vcpus[v]->last_tb = NULL;
     }
 }
 
 // ---- making ----------------------------------------------------------------------------------------------------------------
 
-// Jump-cache class of a mode, first come first served; rare modes that come later do without.
+// Jump-cache class of a mode, first come first served. A guest passes through many modes while it starts; when the classes are used up, everything begins
+// anew with the modes then in use, but only so often: a guest that keeps on using more modes than classes does without for the late ones.
 static unsigned class_of(struct tcg *t, u32 mode, u64 cs_base)
 {
     u32 key = mode ^ (u32)(cs_base * 0x9e3779b1u);
     for (unsigned k = 0; k < t->n_classes; k++)
         if (t->class_mode[k] == key && t->class_base[k] == cs_base) return k;
+    if (t->n_classes == JC_CLASSES && t->class_restarts++ < 16) tb_flush_all(t);
     if (t->n_classes == JC_CLASSES) return JC_NONE;
     t->class_mode[t->n_classes] = key;
     t->class_base[t->n_classes] = cs_base;
@@ -289,15 +312,24 @@ static void make_room(struct tcg *t)
     if (t->used + TB_CODE_MAX > t->size || t->arena_used + TB_RESERVE_ARENA > t->arena_size || t->n_tbs + 1 >= t->max_tbs) tb_flush_all(t);
 }
 
-static void trace_tb(const struct ir_block *b, const struct tb *tb)
+// -d in_asm, op, out_asm, in QEMU's order. The disassembler may use vector registers.
+static void trace_tb(struct vcpu *c, const struct ir_block *b, const struct tb *tb)
 {
+    u8 code[TB_MAX_INSNS * 16];
+    vcpu_fpu_release(c);
+    if (trace_mask() & TRACE_IN_ASM) {
+        unsigned n = mem_fetch(c, gva(b->pc + b->cs_base), code, b->len, b->mmu, false);
+        if (n < b->len) n += mem_fetch(c, gva(b->pc + b->cs_base + n), code + n, b->len - n, b->mmu, false);
+        trace_write("----------------\nIN: mode %#x\n", b->mode);
+        plat_disassemble(b->pc, code, n, c->ops->code_bits(b->mode));
+    }
     if (trace_mask() & TRACE_OP) {
         trace_write("OP: %#llx\n", (unsigned long long)b->pc);
         ir_dump(b);
     }
     if (trace_mask() & TRACE_OUT_ASM) {
-        trace_write("OUT: %#llx [size=%u]\n", (unsigned long long)b->pc, tb->code_size);
-        for (u32 i = 0; i < tb->code_size; i++) trace_write("%02x%s", tb->code[i], i % 32 == 31 || i + 1 == tb->code_size ? "\n" : " ");
+        trace_write("OUT: [size=%u, hot %u]\n", tb->code_size, tb->hot_size);
+        plat_disassemble((u64)tb->code, tb->code, tb->code_size, 64);
     }
 }
 
@@ -318,7 +350,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     ir_verify(b);
     ir_optimise(b);
     make_room(t);
-    unsigned k = class_of(t, mode, cs_base);
+    unsigned k = c->one_insn ? JC_NONE : class_of(t, mode, cs_base);
     struct tb *tb = tcg_arena_alloc(t, sizeof *tb);
     tb->pc = b->pc;
     tb->cs_base = cs_base;
@@ -332,7 +364,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     tb->oneshot = c->one_insn;
     host_tb_emit(t, b, tb);
     t->order[t->n_tbs++] = tb;
-    trace_tb(b, tb);
+    if (trace_mask() & (TRACE_IN_ASM | TRACE_OP | TRACE_OUT_ASM)) trace_tb(c, b, tb);
     c->n_translated_tb++;
     c->n_translated_bytes += b->len;
     t->translate_ticks += read_tsc() - start;
@@ -376,6 +408,10 @@ struct tb *tb_get(struct vcpu *c)
         unsigned i = jc_index(c->pc);
         jc->pc[i] = c->pc;
         jc->host[i] = tb->code + tb->entry_saved;
+        unsigned m = c->ops->mmu_mode(c, mode), x = xtlb_index(c->pc + cs_base);
+        u64 bit = 1ull << (i & 63);
+        if (c->xsig_local[m][x / 64] >> (x & 63) & 1) c->jc_local[tb->jc_class][i / 64] |= bit;
+        else c->jc_local[tb->jc_class][i / 64] &= ~bit;
     }
     return tb;
 }

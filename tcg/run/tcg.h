@@ -28,14 +28,16 @@ enum { FR_SAVED,          // vcpu.cc holds them
 struct tb_mark { u32 off; u16 insn; u16 recipe; };
 
 enum exit_kind { EXIT_CHAIN,      // to pc, same page: patched to the next TB
-                 EXIT_PC,         // to pc, through the jump cache
+                 EXIT_GUARDED,    // to pc in another page: patched, behind a compare of that page's code signature
+                 EXIT_PC,         // to pc, by way of the loop
                  EXIT_INDIRECT,   // vcpu.pc has been set; through the jump cache
                  EXIT_LEAVE };    // vcpu.pc has been set; events are looked at
 
 struct tb_exit {
     u64 pc;               // guest pc it leads to (EXIT_CHAIN, EXIT_PC)
     u8 kind;
-    u32 rel;              // EXIT_CHAIN: offset of the rel32 to patch
+    u32 rel;              // EXIT_CHAIN, EXIT_GUARDED: offset of the rel32 to patch
+    u32 sig;              // EXIT_GUARDED: offset of the signature (imm32)
     u32 stub;             // offset of its way out to the loop
     bool saved, host;     // where the flags are: vcpu.cc, EFLAGS, or both
     struct tb *owner;
@@ -88,7 +90,7 @@ struct tcg_stubs {
     u8 *end;
 };
 
-enum { TB_HASH_BITS = 15 };
+enum { TB_HASH_BITS = 15, SIG_HASH_BITS = 16 };
 struct tcg {
     struct tcg_config cfg;
     u8 *rw, *rx;          // the two mappings
@@ -103,9 +105,11 @@ struct tcg {
     u32 n_tbs, max_tbs;
     u32 class_mode[JC_CLASSES];
     u64 class_base[JC_CLASSES];
-    u32 n_classes;
+    u32 n_classes, class_restarts;
     struct ir_block *block;
     struct emit *emit;    // working memory of the emitter
+    struct code_sig { u64 va, page; u32 sig; u8 mmu; } *sigs;   // open hash
+    u32 n_sigs, last_sig;
     struct vcpu *vcpus[64];
     unsigned n_vcpus;
     u64 n_flushes, n_host_insns, n_guest_insns, translate_ticks;
@@ -114,10 +118,13 @@ struct tcg {
 struct tcg *tcg_new(const struct tcg_config *cfg);      // NULL: no memory for the code cache
 void tcg_add_vcpu(struct tcg *t, struct vcpu *c);
 
+// The number that stands for this mapping of a code page, never reused.
+u32 tcg_code_signature(struct tcg *t, u64 va, u64 page, unsigned mmu);
+
 // ---- tb.c; on the vCPU's core, not in interrupt context unless said ----
 // The TB for c's state now; translates if there is none. May raise the guest's fetch fault.
 struct tb *tb_get(struct vcpu *c);
-void tb_chain(struct tcg *t, struct tb *from, unsigned exit, struct tb *to);
+void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to);
 // The TB whose code contains host address `rip` (executable mapping), or NULL. Any context.
 struct tb *tb_by_host(struct tcg *t, u64 rip);
 // Takes back tb's chaining so that it leaves to the loop at its next exit. Interrupt context allowed.
@@ -138,6 +145,8 @@ u16 cc_from_eflags(u64 eflags);                        // to the format of vcpu.
 void tcg_catch(struct vcpu *c, void (*fn)(struct vcpu *c));
 
 // ---- tcg/host ----
+// What emitted code needs and this processor lacks ("BMI2"), or NULL.
+const char *host_missing(void);
 void host_prologue_emit(struct tcg *t);
 u64 host_emit_size(void);                              // bytes of working memory that host_tb_emit needs in t->emit
 // Emits block b as tb's code at the end of the cache. tb's key fields are set. Allocates marks, recipes and insn_off from the arena.

@@ -21,8 +21,9 @@ enum {
     TLB_SIZE = 1 << TLB_BITS,
     JC_CLASSES = 8,       // jump-cache classes: one per TB mode in use; modes beyond do without
     JC_NONE = 0xff,
-    XTLB_SIZE = 128,      // instruction-fetch TLB
-    JC_BITS = 9,
+    XTLB_BITS = 9,
+    XTLB_SIZE = 1 << XTLB_BITS,   // instruction-fetch TLB
+    JC_BITS = 12,
     JC_SIZE = 1 << JC_BITS,
     BOUNCE_SIZE = 128,    // largest single access 64 bytes, kept at the guest address's offset in 64
 };
@@ -40,12 +41,13 @@ static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE 
 // which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at another index.
 struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
 static inline unsigned jc_index(u64 pc) { return pc & (JC_SIZE - 1); }
+static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
 struct tlb_fill {         // result of a page walk
     struct gpa page;      // guest-physical page address
     unsigned prot;        // ACCESS_* allowed for this mmu mode
-    bool big;             // part of a larger page: invlpg must drop all of the TLB
+    u64 page_size;        // bytes of the page of the guest's tables that it is part of: invlpg drops all of it
     bool global;
 };
 
@@ -54,6 +56,7 @@ struct guest_ops {
     // Mode of the TB to run now: everything besides pc that translation depends on. cs_base: added to pc by the fetch.
     void (*tb_mode)(struct vcpu *c, u64 *cs_base, u32 *mode);
     unsigned (*mmu_mode)(struct vcpu *c, u32 tb_mode);
+    unsigned (*code_bits)(u32 tb_mode);           // 64, 32, 16: for disassembly
     // Guest code at c->pc -> IR, at most max_insns instructions. Raises fetch faults (no return) if the first instruction cannot be fetched.
     void (*translate)(struct vcpu *c, struct ir_block *b, unsigned max_insns);
     // Page walk with side effects (A/D). On failure: raise ? raises the guest's page fault, does not return : returns false.
@@ -109,18 +112,24 @@ struct vcpu {
     void *apic;
 
     // ---- counters ----
-    u64 n_exits, n_tlb_miss, n_mmio, n_helper, n_jc_miss, n_translated_tb, n_translated_bytes, n_smc;
+    u64 n_exits, n_tlb_miss, n_mmio, n_helper, n_jc_miss, n_translated_tb, n_translated_bytes, n_smc, n_exit_kind[5], n_flush, n_flush_page;
 
     u32 bounce_len;                    // [emitted] bytes of a store pending in bounce[]; 0: none
     u8 bounce_mmu;
     u64 bounce_va;
-    bool tlb_has_big;                  // some entry came from a large page
     bool irq_look;                     // something may have made an interrupt deliverable
     u32 run_result;                    // VCPU_EV_* that ends vcpu_run
-    struct { u64 tag, page; } xtlb[MMU_MODES][XTLB_SIZE];   // linear page | 1 -> guest-physical page address
+    struct { u64 va, page; } xtlb[MMU_MODES][XTLB_SIZE];    // linear page -> guest-physical page; valid where xsig is not 0
+    bool jc_untracked;                 // some jump-cache entry may lie in a page that xtlb has forgotten
+    struct { u64 lo, hi; } big[2];     // interval of linear addresses covered by large pages, lower and upper half; lo > hi: none
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
+    // Signature of the code mapping at each xtlb entry: a number that stands for (linear page, physical page, mmu mode), 0 for none. A chained
+    // jump into another page compares it, so that it stays chained over TLB flushes that change nothing [emitted].
+    u32 xsig[MMU_MODES][XTLB_SIZE];
+    // Which entries a flush of non-global translations drops.
+    u64 tlb_local[MMU_MODES][2][TLB_SIZE / 64], jc_local[JC_CLASSES][JC_SIZE / 64], xsig_local[MMU_MODES][XTLB_SIZE / 64];
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,

@@ -16,7 +16,7 @@ QUICK = "quick" in sys.argv[1:]
 
 def boot(*args, log, append=APPEND):
     m = hosted(*guest_args(), "-append", append, "-m", "512", "-nographic", "-no-reboot", *args, log=log)
-    m.expect(PROMPT, 240)
+    m.login()
     return m
 
 

@@ -15,7 +15,7 @@ def shell_checks(m):
 
     # A file made of known bytes, summed there and here: loads, stores and integer arithmetic over some 10^7 instructions.
     line = b"0123456789abcdef" * 4 + b"\n"
-    out, _ = m.shell("yes %s | head -n 5000 >/tmp/f; sha256sum /tmp/f; md5sum </tmp/f; cksum </tmp/f | cut -d ' ' -f 2; wc -c </tmp/f"
+    out, _ = m.shell("yes %s | head -n 5000 >/tmp/f; sha256sum /tmp/f; md5sum </tmp/f; wc -c </tmp/f"
                      % line.decode().strip(), 180)
     data = line * 5000
     check("sha256sum", hashlib.sha256(data).hexdigest() in out, out)
@@ -26,10 +26,10 @@ def shell_checks(m):
     check("pipes", "200010000" in out, out)
     out, _ = m.shell("i=0; while [ $i -lt 60 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i", 180)
     check("sixty processes", "done 60" in out and "bad" not in out, out)
-    out, _ = m.shell("sleep 100 & kill %1; wait; jobs; echo ok", 60)
+    out, _ = m.shell("sleep 100 & sleep 1; kill %1; wait; jobs; echo ok", 60)
     check("job control", out.rstrip().endswith("ok"), out)
-    out, _ = m.shell("awk 'BEGIN { printf \"%.10f %.6f\\n\", atan2(1, 1) * 4, sqrt(2) * exp(1) }'")
-    check("floating point", "3.1415926536 3.844231" in out, out)
+    out, _ = m.shell("awk 'BEGIN { x = 1; for (i = 0; i < 20; i++) x = (x + 2 / x) / 2; printf \"%.12f %.3e\\n\", x, 1 / 3e10 }'")
+    check("floating point", "1.414213562373 3.333e-11" in out, out)
     out, _ = m.shell("ls -d /proc /sys /dev/null; cat /proc/interrupts | grep -c :")
     check("file systems", "/dev/null" in out, out)
     check_dmesg(m)

@@ -32,7 +32,7 @@ class Machine:
     """A process on a pty. `text` is everything it printed; `expect` looks only behind what earlier calls consumed."""
 
     def __init__(self, argv, log=None):
-        self.argv, self.text, self.at, self.code = argv, "", 0, None
+        self.argv, self.text, self.at, self.tail = argv, "", 0, b""
         self.start = time.monotonic()
         master, slave = pty.openpty()
         attr = termios.tcgetattr(slave)
@@ -57,7 +57,11 @@ class Machine:
         if self.log:
             self.log.write(data)
             self.log.flush()
-        self.text += ANSI.sub(b"", data).decode("utf-8", "replace").replace("\r", "")
+        data = self.tail + data
+        cut = data.rfind(b"\x1b")                # an escape sequence may be cut in two: its beginning waits for the rest
+        cut = cut if cut >= 0 and len(data) - cut < 12 and not ANSI.match(data, cut) else len(data)
+        self.tail = data[cut:]
+        self.text += ANSI.sub(b"", data[:cut]).decode("utf-8", "replace").replace("\r", "")
         return True
 
     def expect(self, pattern, timeout=60):
@@ -77,6 +81,13 @@ class Machine:
 
     def send(self, text):
         os.write(self.fd, text.encode() if isinstance(text, str) else text)
+
+    def login(self, timeout=240):
+        """Waits for the first prompt and makes the console fit for shell(): no kernel messages in between, no line folding."""
+        self.expect(PROMPT, timeout)
+        self.send("dmesg -n 1; stty cols 2000\n")
+        self.expect(r"stty cols 2000\s*\n", timeout)
+        self.expect(PROMPT, timeout)
 
     def shell(self, command, timeout=60):
         """Runs a command in the guest's shell: (its output, its exit status)."""

@@ -4,7 +4,7 @@ import sys
 import time
 
 from linux import check_clock, shell_checks
-from machine import PROMPT, case, check, finish, metal, skip
+from machine import case, check, finish, metal, skip
 
 QUICK = "quick" in sys.argv[1:]
 
@@ -12,7 +12,7 @@ QUICK = "quick" in sys.argv[1:]
 def test_boot(machine="q35", full=True):
     m = metal(machine=machine, log=f"metal-{machine}")
     m.expect(r"(?i)cupel", 120)
-    m.expect(PROMPT, 900)
+    m.login(900)
     print(f"{machine}: prompt after {time.monotonic() - m.start:.0f} s", flush=True)
     if full:
         shell_checks(m)

@@ -5,6 +5,7 @@
 
 #include "tcg/guest/x86/decode.h"
 #include "tests/insn/coverage.h"
+#include "tests/insn/state.h"
 
 enum { MAX_LINES = 8192 };
 static bool seen[MAX_LINES];
@@ -45,6 +46,14 @@ void coverage_mark(const u8 *code, u64 len)
     }
 }
 
+bool coverage_offered(const u8 *code, u64 len)
+{
+    struct x86_insn i;
+    for (; len && x86_decode(code, (unsigned)len, 64, &i) == DECODE_OK && i.len <= len; code += i.len, len -= i.len)
+        if (!translated_offers(i.desc->feature)) return false;
+    return true;
+}
+
 void coverage_report(unsigned *passed, unsigned *failed)
 {
     static const char *const maps[] = {"M0", "M0F", "M38", "M3A", "V0F", "V38", "V3A"};
@@ -53,7 +62,8 @@ void coverage_report(unsigned *passed, unsigned *failed)
         const struct insn_row *r = &x86_insn_rows[n];
         if (!r->desc.name) continue;
         if (seen[n]) { ++*passed; continue; }
-        if (why_excluded(&r->desc)) { out++; continue; }
+        // 0F 0D with a register operand: #UD on AMD, NOP on Intel.
+        if (why_excluded(&r->desc) || (r->map == MAP_M0F && r->opcode == 0x0d && r->form.mod != FORM_MEM)) { out++; continue; }
         ++*failed;
         if (missing++ < 60) printf("no row for line %u: %s %s %02x (pfx %u, form %02x/%02x)\n", n, r->desc.name, maps[r->map], r->opcode, r->pfx,
                                    r->form.value, r->form.mask);

@@ -5,5 +5,7 @@
 
 // Decodes code one instruction after another and marks their lines.
 void coverage_mark(const u8 *code, u64 len);
+// False if some instruction of the code is not among what the guest's CPUID offers: Cupel then gives #UD where the CPU may not.
+bool coverage_offered(const u8 *code, u64 len);
 // Lines that user mode can run and no row reached are failures; counts each line as one test.
 void coverage_report(unsigned *passed, unsigned *failed);

@@ -48,4 +48,4 @@ $(INSN_B)/tests/ir/%.c.o: tests/ir/%.c
 $(B)/tests/ir_test: $(patsubst %.c,$(INSN_B)/%.c.o,$(wildcard tests/ir/*.c)) $(INSN_COMMON) $(INSN_TCG_OBJ)
 	$(CC) -o $@ $^
 
--include $(wildcard $(INSN_B)/tests/*/*.d)
+-include $(INSN_TCG_OBJ:.o=.d) $(wildcard $(INSN_B)/tests/*/*.d)

@@ -8,7 +8,7 @@ enum { SEQ_MAX = 30 };
 // One item: an instruction, or a forward branch to another item.
 struct seq_item {
     u8 kind;             // SEQ_*
-    u8 len, bytes[15];
+    u8 len, bytes[17];
     u8 op;               // SEQ_JCC: condition; SEQ_LOOP: opcode
     u8 target;           // item to branch to; at least this one's number + 1; may be the end
     const char *name;

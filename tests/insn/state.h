@@ -47,6 +47,7 @@ void translated_init(const struct translated_options *o);
 void translated_code(u64 off, const u8 *bytes, u64 len);
 void translated_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out);
 const u8 *translated_page(u64 va);       // host address of the guest page that va maps to: data and stack
+bool translated_offers(unsigned feature);   // does the guest's CPUID offer it? enum x86_feature
 bool translated_signal(int sig, void *ucontext);
 
 // Signals of both sides and the watchdog (a translated run over ~3 s is a hang). Called once, before the sides' init.
@@ -64,6 +65,7 @@ static inline u64 rng_below(struct rng *r, u64 n) { return rng_next(r) % n; }
 //   c  count 0..40;  s  small signed;  e  edge or random value (default)
 // and: df (direction flag random), n=N (inputs for this row), fpx (unmasked floating-point exceptions often), fp0 (x87 stack empty, all masked),
 // cr2, ff: CR2, or the arithmetic flags in a fault's frame, differ between processors here and are not compared;
+// stale (flags that are undefined by the manual are not compared, without proof, because something in front defines them);
 // sane (SSE registers hold ordinary numbers only, default MXCSR).
 void input_make(struct insn_state *in, const char *opts, unsigned index, struct rng *r);
 void input_memory(struct insn_memory *m, struct rng *r);

@@ -1,6 +1,7 @@
 // The Cupel side: a guest with 64 MiB of RAM in long mode, whose user mode sees the same virtual addresses as the process that runs the tests.
 //
-// Guest-physical layout: page tables, descriptor tables, exception stubs and their stack in the first 64 KiB (mapped one to one, supervisor only);
+// Guest-physical layout: page tables, descriptor tables, exception stubs and their stack in the first 64 KiB (mapped at
+// KERNEL_BASE, supervisor only: the other half, as an operating system's is, and like there every user access to it is refused);
 // code at CODE_PHYS; data and stack pages at DATA_PHYS in an order that makes neighbouring virtual pages strangers in memory, so that an access
 // that crosses a page is really two.
 // Each of the 32 exception stubs writes to the port PORT_BASE + vector; the port's handler asks for a shutdown, vcpu_run returns, and the exception
@@ -17,12 +18,13 @@
 #include "kernel/base/bits.h"
 #include "kernel/plat.h"
 #include "tcg/guest/x86/cpu.h"
+#include "tcg/guest/x86/feature.h"
 #include "tcg/run/tcg.h"
 #include "tests/insn/state.h"
 
 enum {
     RAM_SIZE = 64 << 20,
-    PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_STACK = 0x6000,
+    PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, KPDPT = 0xc000, KPD = 0xd000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_STACK = 0x6000,
     GDT = 0x8000, IDT = 0x9000, STUBS = 0xa000, TSS = 0xb000, STACK0_TOP = 0xf000,
     CODE_PHYS = 0x400000, DATA_PHYS = 0x800000,
     SEL_KCODE = 0x10, SEL_UDATA = 0x2b, SEL_UCODE = 0x33, SEL_TSS = 0x40,   // as Linux, so that selectors read the same on both sides
@@ -30,6 +32,7 @@ enum {
     PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PS = 128,
 };
 #define PTE_NX (1ull << 63)
+#define KERNEL_BASE 0xffff800000000000ull
 
 const struct plat_events *testplat_events(void);
 
@@ -53,7 +56,9 @@ static void make_page_tables(void)
 {
     put64(PML4, PDPT | PTE_P | PTE_W | PTE_U);
     put64(PDPT, PD | PTE_P | PTE_W | PTE_U);
-    put64(PD, 0 | PTE_P | PTE_W | PTE_PS);
+    put64(PML4 + 256 * 8, KPDPT | PTE_P | PTE_W);
+    put64(KPDPT, KPD | PTE_P | PTE_W);
+    put64(KPD, 0 | PTE_P | PTE_W | PTE_PS);
     put64(PD + (CODE_BASE >> 21) * 8, PT_CODE | PTE_P | PTE_W | PTE_U);
     put64(PD + (DATA_BASE >> 21) * 8, PT_DATA | PTE_P | PTE_W | PTE_U);
     put64(PD + (STACK_BASE >> 21) * 8, PT_STACK | PTE_P | PTE_W | PTE_U);
@@ -71,10 +76,12 @@ static void make_descriptors(void)
     put64(GDT + 0x28, 0x00cff3000000ffff);
     put64(GDT + 0x30, 0x00affb000000ffff);   // user code, 64 bits
     put64(GDT + SEL_TSS, 0x00008b0000000067 | (u64)TSS << 16);
-    put64(TSS + 4, STACK0_TOP);
+    put64(GDT + SEL_TSS + 8, KERNEL_BASE >> 32);
+    put64(TSS + 4, KERNEL_BASE + STACK0_TOP);
     t.ram[TSS + 0x66] = 0x68;                // no I/O bitmap
     for (unsigned v = 0; v < 32; v++) {
         u64 at = STUBS + v * 16, gate_type = v == 3 || v == 4 ? 0xee00 : 0x8e00;
+        put64(IDT + v * 16 + 8, KERNEL_BASE >> 32);
         put64(IDT + v * 16, (at & 0xffff) | (u64)SEL_KCODE << 16 | gate_type << 32 | (at >> 16) << 48);
         const u8 stub[] = {0xe6, (u8)(PORT_BASE + v), 0xf4, 0xeb, 0xfd};   // out %al, $port; 1: hlt; jmp 1b
         memcpy(t.ram + at, stub, sizeof stub);
@@ -119,6 +126,9 @@ static void make_machine(void)
     x86_guest_ops.reset(&t.cpu->v);
 }
 
+static void code_written(void *o, struct gpa a, u64 len) { (void)tb_invalidate_phys(t.tcg, a, len, NULL); }
+static void map_changed(void *o) { vcpu_request_tlb_flush(&t.cpu->v); }
+
 void translated_init(const struct translated_options *o)
 {
     t.opt = *o;
@@ -132,6 +142,8 @@ void translated_init(const struct translated_options *o)
     const struct plat_events ev = {.interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     plat_events_set(&ev);
     make_machine();
+    static const struct phys_hooks hooks = {.code_written = code_written, .map_changed = map_changed};
+    phys_set_hooks(t.phys, &hooks);
 }
 
 void translated_code(u64 off, const u8 *bytes, u64 len)
@@ -140,6 +152,9 @@ void translated_code(u64 off, const u8 *bytes, u64 len)
     phys_write(t.phys, gpa(CODE_PHYS + off), bytes, len);
     bql_unlock();
 }
+
+static bool offered(const struct x86_cpuid *q, unsigned f) { X86_FEATURE_OFFERED_BODY(q, f) }
+bool translated_offers(unsigned feature) { return offered(&t.cpu->id, feature); }
 
 static u8 *guest_page(u64 va)
 {
@@ -162,9 +177,9 @@ static void load_state(struct x86_cpu *c, const struct insn_state *in)
     c->cr2 = 0;
     c->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
     c->xcr0 = 7;
-    c->gdtr.base = GDT;
+    c->gdtr.base = KERNEL_BASE + GDT;
     c->gdtr.limit = SEL_TSS + 15;
-    c->idtr.base = IDT;
+    c->idtr.base = KERNEL_BASE + IDT;
     c->idtr.limit = 32 * 16 - 1;
     set_segment(c, SEG_CS, SEL_UCODE, 0, 0xffffffff, 0xa0fb00);
     set_segment(c, SEG_SS, SEL_UDATA, 0, 0xffffffff, 0xc0f300);
@@ -173,7 +188,7 @@ static void load_state(struct x86_cpu *c, const struct insn_state *in)
     set_segment(c, SEG_FS, 0, in->fs_base, 0, 0);
     set_segment(c, SEG_GS, 0, in->gs_base, 0, 0);
     set_segment(c, SEG_LDTR, 0, 0, 0, 0);
-    set_segment(c, SEG_TR, SEL_TSS, TSS, 0x67, 0x8b00);
+    set_segment(c, SEG_TR, SEL_TSS, KERNEL_BASE + TSS, 0x67, 0x8b00);
     for (int i = 0; i < 16; i++) c->v.regs[i] = in->gpr[i];
     c->v.pc = in->rip;
     x86_set_eflags(c, in->rflags);

@@ -72,6 +72,8 @@ static void x86_tb_mode(struct vcpu *v, u64 *cs_base, u32 *mode)
     *cs_base = c->mode_word & TBM_CODE64 ? 0 : c->seg_base[SEG_CS];
 }
 
+static unsigned x86_code_bits(u32 tb_mode) { return tb_mode & TBM_CODE64 ? 64 : tb_mode & TBM_CODE32 ? 32 : 16; }
+
 static unsigned x86_mmu_mode(struct vcpu *v, u32 tb_mode)
 {
     return (tb_mode & TBM_CPL) == 3 ? 1 : tb_mode & TBM_SMAP_AC ? 2 : 0;
@@ -160,7 +162,7 @@ static void x86_dump(struct vcpu *v, void (*out)(void *o, const char *s), void *
 
 const struct guest_ops x86_guest_ops = {
     .tb_mode = x86_tb_mode,
-    .mmu_mode = x86_mmu_mode,
+    .mmu_mode = x86_mmu_mode, .code_bits = x86_code_bits,
     .translate = x86_translate,
     .tlb_fill = x86_tlb_fill,
     .deliver_exception = x86_deliver_exception,

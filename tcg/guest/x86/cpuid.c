@@ -51,6 +51,14 @@ enum {
 #define F81D_OURS (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 #define F81D_AMD_COPY 0x0183f3ffu                    // bits AMD repeats from leaf 1 EDX
 
+// AMD's later leaves. XSAVEERPTR: no stale x87 pointers leak out of FXSAVE (fpu.c stores zeroes). LFENCE serialises; a null selector clears the
+// base. And the "not affected" bits for SSB, BTC, SRSO and TSA: the software MMU, not the guest's page tables, separates guest user from
+// guest kernel, so the guest's mitigations would cost much and protect nothing (as with IA32_ARCH_CAPABILITIES in msr.c). AutoIBRS (an EFER bit
+// without effect here) spares the guest its retpolines for the same reason.
+#define E8B_AMD (BIT(2) | BIT(26) | BIT(29))
+#define E21A_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29))
+#define E21C_AMD (BIT(1) | BIT(2))
+
 static void brand_init(struct x86_cpuid *id)
 {
     struct cpuid_regs r[3] = {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
@@ -151,7 +159,7 @@ static struct cpuid_regs leaf_extended(const struct x86_cpu *c, u32 leaf)
     const struct x86_cpuid *id = &c->id;
     unsigned n = cpu_count(c);
     switch (leaf) {
-    case 0x80000000: return (struct cpuid_regs){0x80000008, id->vendor[0], id->vendor[2], id->vendor[1]};
+    case 0x80000000: return (struct cpuid_regs){id->amd ? 0x80000021 : 0x80000008, id->vendor[0], id->vendor[2], id->vendor[1]};
     case 0x80000001:
         return (struct cpuid_regs){id->signature, 0, id->f81_ecx | (id->amd && n > 1 ? F81C_CMP_LEGACY : 0), id->f81_edx};
     case 0x80000002:
@@ -163,7 +171,9 @@ static struct cpuid_regs leaf_extended(const struct x86_cpu *c, u32 leaf)
     case 0x80000005: return (struct cpuid_regs){0, 0, id->amd ? 0x20080140 : 0, id->amd ? 0x20080140 : 0};   // L1 32 KiB, 8 ways
     case 0x80000006: return (struct cpuid_regs){0, 0, 0x02006140, 0};                                        // L2 512 KiB, 8 ways
     case 0x80000007: return (struct cpuid_regs){0, 0, 0, 1 << 8};                                            // invariant TSC
-    case 0x80000008: return (struct cpuid_regs){48 << 8 | X86_PHYS_BITS, 0, id->amd ? log2_up(n) << 12 | (n - 1) : 0, 0};
+    case 0x80000008:
+        return (struct cpuid_regs){48 << 8 | X86_PHYS_BITS, id->amd ? E8B_AMD : 0, id->amd ? log2_up(n) << 12 | (n - 1) : 0, 0};
+    case 0x80000021: return (struct cpuid_regs){id->amd ? E21A_AMD : 0, 0, id->amd ? E21C_AMD : 0, 0};
     default: return (struct cpuid_regs){0, 0, 0, 0};
     }
 }

@@ -293,6 +293,8 @@ static int external_ack(struct x86_cpu *c)
     return v->apic_ops->extint_ack(v->apic);
 }
 
+bool x86_irq_waiting(struct x86_cpu *c) { return __atomic_load_n(&c->v.exit_request, __ATOMIC_RELAXED) || external_pending(c); }
+
 bool x86_take_interrupt(struct vcpu *v)
 {
     struct x86_cpu *c = x86(v);

@@ -141,7 +141,7 @@ static bool msr_read(struct x86_cpu *c, u32 msr, u64 *val)
 
 static bool write_efer(struct x86_cpu *c, u64 val)
 {
-    u64 old = c->efer, may = EFER_SCE | EFER_LME | EFER_NXE;
+    u64 old = c->efer, may = EFER_SCE | EFER_LME | EFER_NXE | (c->id.amd ? EFER_AUTOIBRS : 0);
     if (val & ~(may | EFER_LMA)) return false;
     if ((c->cr0 & CR0_PG) && ((old ^ val) & EFER_LME)) return false;
     c->efer = (val & may) | (old & EFER_LMA);

@@ -7,6 +7,7 @@
 // Dirty: a clean page is entered into the TLB without the write right, so that the first store walks again and sets D.
 // SDM-DIFF: PAE's four PDPTEs are read at each walk, as AMD does; Intel keeps them in registers from MOV CR3 on (whose checks write_cr makes).
 // Page tables outside RAM read as all ones, which is a reserved-bit fault.
+#include "tcg/guest/x86/faultinsn.h"
 #include "tcg/guest/x86/system.h"
 
 enum { PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_A = 0x20, PTE_D = 0x40, PTE_PS = 0x80, PTE_G = 0x100 };
@@ -142,6 +143,8 @@ static unsigned walk_rights(const struct walk *w, unsigned mmu)
 static bool page_fault(struct x86_cpu *c, u64 lin, enum access acc, unsigned mmu, u32 why, bool raise)
 {
     if (!raise) return false;
+    if (acc != ACCESS_EXEC && x86_fault_is_x87(c)) x86_raise(c, EXC_MF, -1);
+    if (acc != ACCESS_EXEC && x86_fault_is_misaligned(c, lin)) x86_raise(c, EXC_GP, 0);
     bool id = (c->cr4 & CR4_SMEP) || ((c->cr4 & CR4_PAE) && (c->efer & EFER_NXE));
     u32 err = why | (acc == ACCESS_WRITE ? PF_W : 0) | (mmu == 1 ? PF_U : 0) | (acc == ACCESS_EXEC && id ? PF_I : 0);
     c->cr2 = lin;
@@ -162,7 +165,7 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
     }
     bool lma = x86_long_mode(c);
     if (lma && !x86_canonical(a.v)) {
-        if (raise) x86_raise(c, EXC_GP, 0);   // #SS(0) for stack accesses: which those are is not known here
+        if (raise) x86_raise(c, acc != ACCESS_EXEC && x86_fault_is_stack(c) && !x86_fault_is_misaligned(c, a.v) ? EXC_SS : EXC_GP, 0);
         return false;
     }
     struct walk w;
@@ -179,7 +182,7 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
     u64 leaf = w.e[w.n - 1].val;
     if (!(leaf & PTE_D)) out->prot &= ~(unsigned)ACCESS_WRITE;
     out->page = gpa(a20(c, w.phys) & PAGE_MASK);
-    out->big = w.page_bits > 12;
+    out->page_size = 1ull << w.page_bits;
     out->global = (leaf & PTE_G) && (c->cr4 & CR4_PGE);
     return true;
 }

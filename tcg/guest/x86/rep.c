@@ -62,6 +62,12 @@ static void str_pause(struct str *s)
     vcpu_leave(&s->c->v);
 }
 
+// Downwards the first element of a run is its last in memory: it must be the one whose fault is seen.
+static void probe_first(const struct str *s, struct gva a, enum access acc)
+{
+    if (s->down) (void)mem_probe(&s->c->v, a, s->size, acc, s->mmu);
+}
+
 // Start address of a run of n elements that begins at a and goes up or down.
 static struct gva run_start(const struct str *s, struct gva a, u64 n) { return gva(s->down ? a.v - (n - 1) * s->size : a.v); }
 
@@ -111,6 +117,8 @@ static u64 movs_chunk(struct str *s)
     struct gva src = str_src(s), dst = str_dst(s);
     u64 n = min_u64(s->count, min_u64(str_room(s, G_RSI, src), str_room(s, G_RDI, dst)));
     if (n) {
+        probe_first(s, src, ACCESS_READ);
+        probe_first(s, dst, ACCESS_WRITE);
         u8 *from = mem_probe(&s->c->v, run_start(s, src, n), n * s->size, ACCESS_READ, s->mmu);
         u8 *to = mem_probe(&s->c->v, run_start(s, dst, n), n * s->size, ACCESS_WRITE, s->mmu);
         if (from && to) {
@@ -143,6 +151,7 @@ static u64 stos_chunk(struct str *s)
     struct gva dst = str_dst(s);
     u64 n = min_u64(s->count, str_room(s, G_RDI, dst)), val = s->c->v.regs[G_RAX];
     if (n) {
+        probe_first(s, dst, ACCESS_WRITE);
         u8 *to = mem_probe(&s->c->v, run_start(s, dst, n), n * s->size, ACCESS_WRITE, s->mmu);
         if (to) {
             host_stos(to, val, n, s->size);
@@ -232,12 +241,13 @@ static u64 cmps_chunk(struct str *s, u64 *a, u64 *b)
     struct gva src = str_src(s), dst = str_dst(s);
     u64 n = min_u64(s->count, min_u64(str_room(s, G_RSI, src), str_room(s, G_RDI, dst)));
     if (n) {
-        u8 *q = mem_probe(&s->c->v, src, s->size, ACCESS_READ, s->mmu);
+        // The destination first: with both pages absent, processors name it in CR2 (tests/insn).
         u8 *p = mem_probe(&s->c->v, dst, s->size, ACCESS_READ, s->mmu);
+        u8 *q = mem_probe(&s->c->v, src, s->size, ACCESS_READ, s->mmu);
         if (p && q) return scan_run(s, p, q, 0, n, a, b);
     }
-    *a = mem_ld(&s->c->v, src, s->size, s->mmu);
     *b = mem_ld(&s->c->v, dst, s->size, s->mmu);
+    *a = mem_ld(&s->c->v, src, s->size, s->mmu);
     return 1;
 }
 

@@ -18,16 +18,27 @@ X86_HELPER(cli)
     return 0;
 }
 
+// Goes to next_pc by way of the loop, which looks at interrupts and at the mode.
+static NORETURN void leave_to(struct vcpu *c, u64 next_pc)
+{
+    vcpu_sync(c);
+    c->pc = next_pc;
+    c->irq_look = true;
+    vcpu_leave(c);
+}
+
+// The shadow of STI costs nothing while no interrupt waits: one that comes later is delivered at the end of the block, which the translator makes hold the
+// next instruction too.
 X86_HELPER(sti)
 {
     struct x86_cpu *x = x86(c);
     if (if_locked(x)) x86_raise(x, EXC_GP, 0);
-    if (!(x->eflags & EF_IF)) {
-        x->eflags |= EF_IF;
-        x->inhibit_irq = true;
-        x86_update_mode(x);
-    }
-    return 0;
+    if (x->eflags & EF_IF) return 0;
+    x->eflags |= EF_IF;
+    if (!b && !x86_irq_waiting(x)) return 0;
+    x->inhibit_irq = true;
+    x86_update_mode(x);
+    leave_to(c, a);
 }
 
 X86_HELPER(pushf)
@@ -56,8 +67,15 @@ X86_HELPER(popf)
     if (!x86_protected(x) || x86_cpl(x) == 0) mask |= EF_IOPL;
     if (size == 2) mask &= 0xffff;
     xstack_commit(&s);
+    u32 mode = x->mode_word;
     x86_set_eflags(x, (x86_get_eflags(x) & ~mask & ~(u64)EF_RF) | (ef & mask));
-    return 0;
+    if (x->mode_word == mode && !x->step_pending && !((x->eflags & EF_IF) && x86_irq_waiting(x))) return 0;
+    u16 cc = c->cc;
+    vcpu_sync(c);
+    c->cc = cc;
+    c->irq_look = true;
+    c->pc += x86_info_len(d);
+    vcpu_leave(c);
 }
 
 static void eflags_bit(struct x86_cpu *c, u64 bit, bool on)
@@ -153,7 +171,7 @@ static void write_cr3(struct x86_cpu *c, u64 v)
         if ((c->cr0 & CR0_PG) && (c->cr4 & CR4_PAE)) check_pdptes(c, v);
     }
     c->cr3 = v;
-    tlb_flush(&c->v);   // global pages too: they are only a promise not to need it
+    tlb_flush_local(&c->v);
 }
 
 static u64 cr4_allowed(const struct x86_cpu *c)

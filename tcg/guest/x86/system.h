@@ -144,3 +144,5 @@ static inline void bytes_zero(void *d, u64 n)
 {
     __asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(0) : "memory");
 }
+// Would an interrupt be taken now if IF allowed it, or is there mail that may bring one? Cheap enough for every STI and POPF.
+bool x86_irq_waiting(struct x86_cpu *c);

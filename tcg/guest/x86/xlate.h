@@ -21,6 +21,7 @@ struct xlate {
     u8 cpl, iopl;
     u8 n_temps;           // temporaries handed out in this instruction
     u8 side_exits;        // BR/BRCXZ so far in the block
+    struct ir_op *sti_call;   // STI was the instruction before: its helper call
     bool ended;           // an X op was appended: the block is complete
     u64 pc;               // of the instruction being translated (offset in CS)
     u64 next_pc;          // of the one after it, wrapped to the code size

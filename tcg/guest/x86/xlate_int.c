@@ -168,8 +168,12 @@ bool xlate_setcc(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// Hints and cache control without effect on what the guest can see.
-bool xlate_nop(struct xlate *x, const struct x86_insn *i) { return true; }
+// Hints and cache control without effect on what the guest can see - but CLFLUSH and CLWB (0F AE) fault as a byte load does (SDM 2, CLFLUSH).
+bool xlate_nop(struct xlate *x, const struct x86_insn *i)
+{
+    if (i->is_mem && i->map == 1 && i->opcode == 0xae) xlate_load(x, 1, xlate_temp(x), xlate_mem(x, i));
+    return true;
+}
 
 // LFENCE, MFENCE, SFENCE: the host's own.
 bool xlate_fence(struct xlate *x, const struct x86_insn *i)

@@ -147,7 +147,6 @@ bool xlate_pushf(struct xlate *x, const struct x86_insn *i)
 
 bool xlate_popf(struct xlate *x, const struct x86_insn *i)
 {
-    whole(x, i, x86_helper_popf, FL_ALL, FL_ALL);
-    xlate_end_leave(x);
+    whole(x, i, x86_helper_popf, FL_ALL, FL_ALL);      // leaves by itself when the mode changed or an interrupt waits
     return true;
 }

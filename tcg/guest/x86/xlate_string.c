@@ -8,9 +8,9 @@ static void advance(struct xlate *x, const struct x86_insn *i, u8 reg, unsigned 
 static struct ir_mem source(const struct xlate *x, const struct x86_insn *i) { return xlate_mem_at(x, i->seg, G_RSI, 0, i->addrsize); }
 static struct ir_mem dest(const struct xlate *x, const struct x86_insn *i) { return xlate_mem_at(x, SEG_ES, G_RDI, 0, i->addrsize); }
 
-static void compare(struct xlate *x, unsigned size, u8 a, struct ir_mem m)
+static void compare(struct xlate *x, unsigned size, u8 a, u8 b, struct ir_mem m)
 {
-    struct ir_op *op = xlate_op(x, IR_CMP, size, IR_NONE, a, IR_MEM);
+    struct ir_op *op = xlate_op(x, IR_CMP, size, IR_NONE, a, b);
     xlate_set_mem(op, m, ACCESS_READ);
     op->fdef = FL_ALL;
 }
@@ -25,12 +25,13 @@ static void step(struct xlate *x, const struct x86_insn *i, unsigned kind, unsig
         xlate_store(x, size, dest(x, i), t);
         break;
     case 3:
-        xlate_load(x, size, t, source(x, i));
-        compare(x, size, t, dest(x, i));
+        // The destination first: with both pages absent, processors name it in CR2 (tests/insn).
+        xlate_load(x, size, t, dest(x, i));
+        compare(x, size, IR_MEM, t, source(x, i));
         break;
     case 5: xlate_store(x, size, dest(x, i), G_RAX); break;
     case 6: xlate_load(x, size, G_RAX, source(x, i)); break;
-    default: compare(x, size, G_RAX, dest(x, i));
+    default: compare(x, size, G_RAX, IR_MEM, dest(x, i));
     }
     if (kind == 2 || kind == 3 || kind == 6) advance(x, i, G_RSI, size);
     if (kind != 6) advance(x, i, G_RDI, size);

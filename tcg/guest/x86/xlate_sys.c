@@ -31,7 +31,12 @@ static bool with_ea(struct xlate *x, const struct x86_insn *i, ir_helper fn)
 
 // ---- flags, interrupts, halting --------------------------------------------------------------------------------------
 bool xlate_cli(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_cli); }
-bool xlate_sti(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_sti); }
+bool xlate_sti(struct xlate *x, const struct x86_insn *i UNUSED)
+{
+    // b: this is the last instruction of the block whatever comes, so the helper must arrange the shadow itself.
+    x->sti_call = xlate_helper(x, x86_helper_sti, IR_NONE, IR_IMM, (s64)x->next_pc, IR_IMM, 0, 0);
+    return true;
+}
 bool xlate_clac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_clac); }
 bool xlate_stac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_stac); }
 

@@ -1,0 +1,85 @@
+// Time and the hardware timer.
+//
+// Nanoseconds are the TSC since calibration times a fixed-point factor: one multiplication, any context, no lock, the same on all cores as
+// long as the TSC is (invariant TSC, told if absent). The timer is one-shot and armed for the earliest of the users' deadlines; an
+// interrupt that comes early (a deadline beyond the 32-bit counter's reach) finds nothing due and arms again.
+#include "kernel/hwtimer.h"
+
+#include "kernel/base/log.h"
+#include "kernel/calibrate.h"
+#include "kernel/console.h"
+#include "kernel/cpu.h"
+#include "kernel/lapic.h"
+#include "kernel/plat_events.h"
+
+static struct {
+    u64 tsc0, tsc_hz, lapic_hz, ns_factor;   // ns = ticks * ns_factor >> 32
+    u64 wall0_ns;                            // wall clock at tsc0
+    u64 deadline[HWTIMER_USERS];
+    bool ready, by_tsc, in_interrupt;        // in_interrupt: the hardware is set once, at the handler's end
+} hwtimer = {.deadline = {UINT64_MAX, UINT64_MAX}};
+
+void hwtimer_init(u64 wall_ns, u64 wall_tsc)
+{
+    struct calibration c;
+    if (!calibrate(&c)) panic("no clock: this machine has no HPET, no ACPI PM timer, and CPUID does not say how fast the TSC runs");
+    if (!(cpu_cpuid_if(0x80000007, 0).d & BIT(8))) log_warn("this processor's TSC is not invariant; time may drift when it changes speed");
+    hwtimer.tsc_hz = c.tsc_hz;
+    hwtimer.lapic_hz = c.lapic_hz;
+    hwtimer.ns_factor = muldiv64(NS_PER_SEC, 1ull << 32, c.tsc_hz);
+    hwtimer.tsc0 = cpu_rdtsc();
+    hwtimer.wall0_ns = wall_ns + muldiv64(hwtimer.tsc0 - wall_tsc, NS_PER_SEC, c.tsc_hz);
+    hwtimer.by_tsc = lapic_has_tsc_deadline();
+    if (hwtimer.by_tsc) lapic_timer_deadline_mode();
+    else ASSERT(hwtimer.lapic_hz, "the APIC timer does not count");
+    hwtimer.ready = true;
+}
+
+bool hwtimer_ready(void) { return hwtimer.ready; }
+u64 hwtimer_tsc_hz(void) { return hwtimer.tsc_hz; }
+u64 hwtimer_now_ns(void) { return (u64)((u128)(cpu_rdtsc() - hwtimer.tsc0) * hwtimer.ns_factor >> 32); }
+u64 hwtimer_wall_ns(void) { return hwtimer.wall0_ns + hwtimer_now_ns(); }
+
+// Sets the hardware for the earliest deadline.
+static void hwtimer_program(void)
+{
+    u64 at = UINT64_MAX;
+    for (unsigned i = 0; i < HWTIMER_USERS; i++) at = min_u64(at, hwtimer.deadline[i]);
+    if (hwtimer.by_tsc) {   // 2^60 ns are 36 years, and their ticks fit in 64 bits
+        u64 tsc = at == UINT64_MAX ? 0 : hwtimer.tsc0 + (u64)(((u128)min_u64(at, BIT(60)) << 32) / hwtimer.ns_factor) + 1;
+        lapic_timer_deadline(tsc);
+        return;
+    }
+    if (at == UINT64_MAX) {
+        lapic_timer_start(0, true);
+        return;
+    }
+    u64 now = hwtimer_now_ns(), wait = at > now ? min_u64(at - now, NS_PER_SEC) : 0;   // a second at most: the counter has 32 bits
+    u64 count = muldiv64(wait, hwtimer.lapic_hz, NS_PER_SEC) + 1;
+    lapic_timer_start((u32)min_u64(count, UINT32_MAX), false);
+}
+
+void hwtimer_arm(enum hwtimer_user u, u64 deadline_ns)
+{
+    if (hwtimer.deadline[u] == deadline_ns) return;
+    hwtimer.deadline[u] = deadline_ns;
+    if (!hwtimer.in_interrupt) hwtimer_program();
+}
+
+void hwtimer_interrupt(void)
+{
+    u64 now = hwtimer_now_ns();
+    bool due[HWTIMER_USERS];
+    for (unsigned i = 0; i < HWTIMER_USERS; i++)
+        if ((due[i] = hwtimer.deadline[i] <= now)) hwtimer.deadline[i] = UINT64_MAX;
+    hwtimer.in_interrupt = true;
+    const struct plat_events *ev = plat_events_get();
+    if (due[HWTIMER_MACHINE] && ev->timer) {
+        bql_lock();
+        ev->timer();
+        bql_unlock();
+    }
+    if (due[HWTIMER_CONSOLE]) console_refresh();
+    hwtimer.in_interrupt = false;
+    hwtimer_program();
+}
