@@ -1,4 +1,4 @@
-# Cupel. One Makefile, everything it makes is in build/. `make help` lists the targets.
+# Cupel. One Makefile, everything it makes is in build/. `make help` lists what there is to make.
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules
 CC ?= gcc
@@ -6,6 +6,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 B := build
+all: hosted metal ## the Linux process and the bootable image (the default)
+.PHONY: all
 
 WARN := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wno-unused-parameter
 # What runs while the guest's vector and x87 state is in the host's registers must not touch them.
@@ -17,21 +19,82 @@ DEV_SRC := $(wildcard devices/*.c)
 BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c
 HOSTED_SRC := $(wildcard hosted/*.c)
 
+# Packages that the build needs are installed once per change of the list. DEPS=no leaves the system alone.
+$(B)/deps.%: tools/deps.sh
+	@mkdir -p $(B)
+	$(if $(filter no,$(DEPS)),,@tools/deps.sh $*)
+	@touch $@
+
 # ---- hosted: Cupel as a Linux process ----
 HOSTED_OBJ := $(patsubst %,$(B)/hosted/%.o,$(TCG_SRC) $(DEV_SRC) $(BASE_SRC) $(HOSTED_SRC))
+$(HOSTED_OBJ): | $(B)/deps.build
 $(B)/hosted/%.c.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) $(REGSONLY) -c -o $@ $<
 $(B)/hosted/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) -c -o $@ $<
+# Bound at start: the dynamic linker must not run in the middle of a helper.
 $(B)/cupel: $(HOSTED_OBJ)
-	$(CC) -o $@ $^ -lpthread -lrt -lZydis
+	$(CC) -Wl,-z,now -o $@ $^ -lpthread -lrt -lZydis
 
-.PHONY: hosted help clean
+.PHONY: hosted
 hosted: $(B)/cupel ## build/cupel, the Linux process with QEMU's options
+
+# ---- the default guest ----
+GUEST := $(B)/guest/vmlinuz $(B)/guest/initrd
+$(B)/guest/vmlinuz $(B)/guest/initrd &: tools/guest.sh | $(B)/deps.build
+	tools/guest.sh $(B)/guest
+	@touch $(GUEST)
+.PHONY: guest
+guest: $(GUEST) ## Debian's kernel and a RAM disk with busybox, in build/guest/
+
+include metal.mk
+$(METAL_OBJ) $(BOOT_OBJ): | $(B)/deps.metal
+$(NEWLIB)/lib/libc.a: | $(B)/deps.metal
+$(B)/cupel.img: $(GUEST)
+
+# ---- running it ----
+.PHONY: run run-hosted screenshot
+APPEND ?= console=ttyS0
+ARGS ?=
+run: $(B)/cupel.img | $(B)/deps.test ## Cupel on a (virtual) bare PC: QEMU + OVMF boots build/cupel.img. Ctrl-A x ends it
+	tools/run-metal.sh $(B)/cupel.img $(ARGS)
+run-hosted: $(B)/cupel $(GUEST) ## Cupel as a Linux process boots the default guest. Ctrl-A x ends it
+	$(B)/cupel -kernel $(B)/guest/vmlinuz -initrd $(B)/guest/initrd -append "$(APPEND)" -m 512 -nographic $(ARGS)
+screenshot: $(B)/cupel.img | $(B)/deps.test ## the README's picture, docs/screen.png
+	tools/screenshot.py $(B)/cupel.img docs/screen.png
+
+# ---- tests ----
+include tests/insn/insn.mk
+include tests/unit/unit.mk
+$(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
+$(B)/tests/mb.elf: tests/boot/mb.S
+	@mkdir -p $(@D)
+	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-z,max-page-size=4096 -o $@ $<
+
+INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
+QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/boot/multiboot_test.py
+.PHONY: test test-quick test-metal lint bench-peers
+test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
+	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
+	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/peer_test.py tests/boot/metal_test.py
+test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
+	B=$(B) tests/run.py tests/boot/metal_test.py
+lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
+	tools/lint.py
+
+# ---- measuring ----
+$(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $< -lm
+bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
+	B=$(B) tests/bench/peers.py $(ARGS)
+
+.PHONY: help clean
 help: ## this list
-	@grep -hE '^[a-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+	@grep -hE '^[a-z0-9_-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 clean: ## removes build/
 	rm -rf $(B)
 -include $(HOSTED_OBJ:.o=.d)

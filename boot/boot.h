@@ -37,8 +37,8 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
 // Leaves boot services and enters the kernel. Returns only if the firmware refuses, with boot services still usable.
 void boot_enter_kernel(struct boot *b, struct boot_info *info, u64 entry);
 
-// ---- paging.c ----
-// Page tables for the hand-over, as boot_info.h describes; physical address of the top table, or 0. The kernel's segments come from its ELF headers.
+// ---- paging.c ---- Page tables for the hand-over, as boot_info.h describes; physical address of the top table, or 0. The kernel's
+// segments come from its ELF headers.
 u64 boot_tables_build(struct boot *b, const void *elf, u64 kernel_phys, u64 ram_top);
 
 extern const u8 kernel_elf[], kernel_elf_end[];     // the embedded kernel

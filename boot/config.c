@@ -1,5 +1,5 @@
-// The parser of \cupel.conf. Lines are cut, trimmed and dispatched over one table of keys (name, where it may stand, setter, what a good value
-// looks like): the table is the documentation that error messages quote.
+// The parser of \cupel.conf. Lines are cut, trimmed and dispatched over one table of keys (name, where it may stand, setter, what a
+// good value looks like): the table is the documentation that error messages quote.
 #include "boot/config.h"
 
 #include <string.h>
@@ -45,7 +45,8 @@ static bool value_number(const char **v, u64 *out)
     u64 x = 0;
     const char *first = s;
     for (;; s++) {
-        unsigned d = *s >= '0' && *s <= '9' ? (unsigned)(*s - '0') : (*s | 0x20) >= 'a' && (*s | 0x20) <= 'f' ? (unsigned)((*s | 0x20) - 'a' + 10) : 99;
+        char low = *s | 0x20;
+        unsigned d = *s >= '0' && *s <= '9' ? (unsigned)(*s - '0') : low >= 'a' && low <= 'f' ? (unsigned)(low - 'a' + 10) : 99;
         if (d >= base) break;
         if (__builtin_mul_overflow(x, base, &x) || __builtin_add_overflow(x, d, &x)) return false;
     }
@@ -208,7 +209,8 @@ static const struct key keys[] = {
 static void config_unknown_key(struct parse *p, const char *name)
 {
     char text[CONFIG_ERROR];
-    int n = fmt_snprintf(text, sizeof(text), "unknown key `%s'; %s:", name, p->e ? "a section takes" : "before the first [section] there may be");
+    const char *where = p->e ? "a section takes" : "before the first [section] there may be";
+    int n = fmt_snprintf(text, sizeof(text), "unknown key `%s'; %s:", name, where);
     for (unsigned i = 0; i < ARRAY_SIZE(keys) && n < (int)sizeof(text); i++)
         if (p->e ? keys[i].entry : keys[i].global) n += fmt_snprintf(text + n, sizeof(text) - (size_t)n, " %s", keys[i].name);
     config_fail(p, text);
@@ -279,10 +281,13 @@ static void config_finish(struct parse *p)
         struct config_entry *e = &p->c->entries[i];
         if (!strcmp(e->name, p->c->default_name)) p->c->default_index = i;
         if (!e->kernel[0] && !e->error[0])
-            fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line, e->name);
+            fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line,
+                         e->name);
     }
-    if (p->c->default_name[0] && (!p->c->count || strcmp(p->c->entries[p->c->default_index].name, p->c->default_name)) && !p->c->error[0])
-        fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: `default' names [%s], which is not there; name one of the sections", p->file, p->c->default_name);
+    bool found = p->c->count && !strcmp(p->c->entries[p->c->default_index].name, p->c->default_name);
+    if (p->c->default_name[0] && !found && !p->c->error[0])
+        fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: `default' names [%s], which is not there; name one of the sections", p->file,
+                     p->c->default_name);
     if (!p->c->count && !p->c->error[0])
         fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: no boot entry; add a [section] with `kernel = \\path'", p->file);
 }

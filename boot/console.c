@@ -1,5 +1,5 @@
-// Menu output and input. The firmware's console usually includes the serial port (OVMF) or does not (most PCs). To show every line once on each,
-// a UART named in the configuration is written directly only when no firmware driver holds a serial device.
+// Menu output and input. The firmware's console usually includes the serial port (OVMF) or does not (most PCs). To show every line
+// once on each, a UART named in the configuration is written directly only when no firmware driver holds a serial device.
 #include "boot/boot.h"
 
 #include <stdarg.h>

@@ -1,9 +1,9 @@
 // From a chosen boot entry to the kernel's first instruction.
 //
-// Everything that can fail comes first, under boot services (boot_prepare): files, kernel image, page tables, description of the machine. What is
-// left for after the point of no return (boot_enter_kernel) cannot fail: translate the memory map in place, set EFER.NXE, load CR3, jump.
-// The memory map is fetched into room allocated beforehand, because allocating changes the map; ExitBootServices may still refuse a stale
-// key, and is then tried again with a fresh map (UEFI 2.10, 7.4.6).
+// Everything that can fail comes first, under boot services (boot_prepare): files, kernel image, page tables, description of the
+// machine. What is left for after the point of no return (boot_enter_kernel) cannot fail: translate the memory map in place, set
+// EFER.NXE, load CR3, jump. The memory map is fetched into room allocated beforehand, because allocating changes the map;
+// ExitBootServices may still refuse a stale key, and is then tried again with a fresh map (UEFI 2.10, 7.4.6).
 #include "boot/boot.h"
 
 #include <elf.h>

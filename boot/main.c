@@ -1,5 +1,6 @@
-// cupel.efi: the UEFI application. Reads \cupel.conf from the volume it was loaded from, shows the menu, loads the chosen guest's files and the
-// embedded kernel, and leaves the firmware for good. Whatever goes wrong before that ends in the menu again, with a message.
+// cupel.efi: the UEFI application. Reads \cupel.conf from the volume it was loaded from, shows the menu, loads the chosen guest's
+// files and the embedded kernel, and leaves the firmware for good. Whatever goes wrong before that ends in the menu again, with a
+// message.
 #include "boot/boot.h"
 
 

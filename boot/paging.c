@@ -1,6 +1,6 @@
-// The page tables of the hand-over. Two views of all RAM share their lower tables: at the physical address, for this program's last instructions
-// after CR3 changed, and at DIRECT_MAP_BASE. The kernel's image is mapped by 4 KiB pages with the protection of each ELF segment, so that its W^X
-// holds from the first instruction. The kernel builds its own final tables and drops these.
+// The page tables of the hand-over. Two views of all RAM share their lower tables: at the physical address, for this program's last
+// instructions after CR3 changed, and at DIRECT_MAP_BASE. The kernel's image is mapped by 4 KiB pages with the protection of each
+// ELF segment, so that its W^X holds from the first instruction. The kernel builds its own final tables and drops these.
 #include "boot/boot.h"
 
 #include <elf.h>
@@ -64,8 +64,8 @@ u64 boot_tables_build(struct boot *b, const void *elf, u64 kernel_phys, u64 ram_
     u64 cr4;
     __asm__ volatile("mov %%cr4, %0" : "=r"(cr4));
     if (!(cr4 & BIT(12))) return pml4;
-    // CR4.LA57: firmware runs five-level tables, and the bit cannot change in long mode (SDM 3A 4.1.1). One more table on top, whose two entries
-    // make the 48-bit canonical halves look as with four levels.
+    // CR4.LA57: firmware runs five-level tables, and the bit cannot change in long mode (SDM 3A 4.1.1). One more table on top,
+    // whose two entries make the 48-bit canonical halves look as with four levels.
     u64 pml5 = boot_pages_alloc(b, PAGE_SIZE);
     if (!pml5) return 0;
     ((u64 *)pml5)[0] = ((u64 *)pml5)[511] = pml4 | PTE_P | PTE_W;

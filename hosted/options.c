@@ -10,7 +10,9 @@
 #include "hosted/hosted.h"
 #include "kernel/base/log.h"
 
-#define CUPEL_VERSION "0.1"
+#ifndef CUPEL_VERSION
+#define CUPEL_VERSION "0.1"   // the build says better
+#endif
 
 struct option {
     const char *name, *arg, *help;   // arg NULL: takes none
@@ -159,13 +161,10 @@ static void opt_d(struct options *o, const char *a)
     }
 }
 
-static void opt_device(struct options *o, const char *a)
+static void device_debug_exit(struct options *o, const char *a)
 {
     struct item it;
-    const char *whole = a;
     unsigned base = 0x501, size = 2;   // QEMU's defaults
-    if (!item_next(&a, &it) || !is(&it, "isa-debug-exit") || it.val)
-        options_fail("-device: '%s' is unknown; there is isa-debug-exit[,iobase=PORT][,iosize=BYTES]", whole);
     while (item_next(&a, &it)) {
         const char *v = it.val ? it.val : "";
         if (is(&it, "iobase")) base = (unsigned)size_or_fail("-device isa-debug-exit,iobase", v, 1, 0, 0xfffc, "use a port, 0 to 0xfffc");
@@ -174,6 +173,17 @@ static void opt_device(struct options *o, const char *a)
     }
     o->machine.debug_exit_base = base;
     o->machine.debug_exit_size = size;
+}
+
+static void opt_device(struct options *o, const char *a)
+{
+    struct item it;
+    const char *whole = a;
+    bool any = item_next(&a, &it) && !it.val;
+    if (any && is(&it, "isa-debug-exit")) device_debug_exit(o, a);
+    else if (any && is(&it, "virtio-rng-pci") && !a) o->machine.virtio_rng = true;
+    else if (any && is(&it, "virtconsole") && !a) o->machine.virtio_console = true;
+    else options_fail("-device: '%s' is unknown; there are isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtconsole", whole);
 }
 
 static void opt_debugcon(struct options *o, const char *a)
@@ -203,7 +213,7 @@ static const struct option options[] = {
     {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
-    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES]", opt_device},
+    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtconsole (hvc0; takes the keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
     {"version", NULL, "print the version and end", opt_version},
     {"help", NULL, "print this and end", opt_help},

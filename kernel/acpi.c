@@ -1,5 +1,5 @@
-// Reading the host's ACPI tables: RSDP, XSDT or RSDT, then one small reader per table (ACPI 6.5, chapter 5). A table is used only if its checksum
-// holds; a machine without tables gets the defaults of a plain PC.
+// Reading the host's ACPI tables: RSDP, XSDT or RSDT, then one small reader per table (ACPI 6.5, chapter 5). A table is used only
+// if its checksum holds; a machine without tables gets the defaults of a plain PC.
 #include "kernel/acpi.h"
 
 #include <string.h>
@@ -8,7 +8,13 @@
 #include "kernel/base/log.h"
 #include "kernel/vmem.h"
 
-struct sdt { char sig[4]; u32 length; u8 revision, checksum; char oem[6], oem_table[8]; u32 oem_revision, creator, creator_revision; } __attribute__((packed));
+struct sdt {
+    char sig[4];
+    u32 length;
+    u8 revision, checksum;
+    char oem[6], oem_table[8];
+    u32 oem_revision, creator, creator_revision;
+} __attribute__((packed));
 _Static_assert(sizeof(struct sdt) == 36, "ACPI 5.2.6");
 
 static struct acpi_info acpi;
@@ -76,8 +82,8 @@ static void acpi_read_madt(const struct sdt *t)
 
 // ---- FADT, 5.2.9, and the DSDT's _S5_ ----
 
-// _S5_ is a Name of a Package of small integers: 08 [\] '_S5_' 12 PkgLength count {0a xx | 00 | 01 ...}. The PkgLength is 1 to 4 bytes, as its
-// top bits say (20.2.4).
+// _S5_ is a Name of a Package of small integers: 08 [\] '_S5_' 12 PkgLength count {0a xx | 00 | 01 ...}. The PkgLength is 1 to 4
+// bytes, as its top bits say (20.2.4).
 static void acpi_find_s5(const struct sdt *dsdt)
 {
     const u8 *p = (const u8 *)dsdt, *end = p + dsdt->length;
@@ -184,5 +190,6 @@ void acpi_init(u64 rsdp_phys)
     const struct sdt *root = acpi_map(xsdt ? acpi_ld64(rsdp, 24) : acpi_ld32(rsdp, 16));
     if (root) acpi_walk_root(root, xsdt ? 8 : 4);
     log_info("ACPI: %u core%s, %u I/O APIC%s,%s%s%s%s", acpi.cores, acpi.cores == 1 ? "" : "s", acpi.ioapics, acpi.ioapics == 1 ? "" : "s",
-             acpi.hpet_phys ? " HPET" : "", acpi.pm_timer.address ? " PM timer" : "", acpi.has_s5 ? " S5" : "", acpi.mcfg_phys ? " MCFG" : "");
+             acpi.hpet_phys ? " HPET" : "", acpi.pm_timer.address ? " PM timer" : "",
+             acpi.has_s5 ? " S5" : "", acpi.mcfg_phys ? " MCFG" : "");
 }

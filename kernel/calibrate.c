@@ -1,9 +1,10 @@
 // Calibration of the TSC and of the APIC timer against every clock the machine has.
 //
-// CPUID says the exact rate on newer processors (leaf 0x15: crystal and ratio; 0x16: base frequency, rounded to MHz; SDM 3A 19.7.3). The ACPI PM timer
-// (3.579545 MHz) and the HPET (its period is in its first register) are measured, best of three: a System Management Interrupt during a run only ever
-// makes the interval look longer on one side, so the runs are compared and the median is taken. What CPUID says is believed if it agrees with a
-// measurement within 0.5 %, or if there is none; disagreement between measurements is told.
+// CPUID says the exact rate on newer processors (leaf 0x15: crystal and ratio; 0x16: base frequency, rounded to MHz; SDM 3A
+// 19.7.3). The ACPI PM timer (3.579545 MHz) and the HPET (its period is in its first register) are measured, best of three: a
+// System Management Interrupt during a run only ever makes the interval look longer on one side, so the runs are compared and the
+// median is taken. What CPUID says is believed if it agrees with a measurement within 0.5 %, or if there is none; disagreement
+// between measurements is told.
 #include "kernel/calibrate.h"
 
 #include "kernel/acpi.h"
@@ -48,7 +49,8 @@ static bool reference_hpet(struct reference *r)
     u32 period_fs = *(volatile u32 *)(regs + 4);
     if (period_fs == 0 || period_fs > 100000000) return false;   // 10 MHz at least, HPET 1.0a 2.3.4
     *(volatile u32 *)(regs + 0x10) |= 1;                         // counting on
-    *r = (struct reference){.name = "HPET", .read = reference_read_mmio, .hz = 1000000000000000ull / period_fs, .mask = 0xffffffff, .regs = regs + 0xf0};
+    *r = (struct reference){.name = "HPET", .read = reference_read_mmio, .hz = 1000000000000000ull / period_fs,
+                            .mask = 0xffffffff, .regs = regs + 0xf0};
     return true;
 }
 
@@ -81,7 +83,8 @@ static bool calibrate_against(const struct reference *r, struct calibration *out
     }
     out->tsc_hz = median3(run[0].tsc_hz, run[1].tsc_hz, run[2].tsc_hz);
     out->lapic_hz = median3(run[0].lapic_hz, run[1].lapic_hz, run[2].lapic_hz);
-    log_info("TSC %llu kHz, APIC timer %llu kHz by the %s", (unsigned long long)out->tsc_hz / 1000, (unsigned long long)out->lapic_hz / 1000, r->name);
+    log_info("TSC %llu kHz, APIC timer %llu kHz by the %s",
+             (unsigned long long)out->tsc_hz / 1000, (unsigned long long)out->lapic_hz / 1000, r->name);
     return true;
 }
 

@@ -1,8 +1,9 @@
-// The console. Output may come from any context, so a lock with interrupts off guards both devices; lines of Cupel's own and bytes of the guest
-// meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one per line.
+// The console. Output may come from any context, so a lock with interrupts off guards both devices; lines of Cupel's own and bytes
+// of the guest meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one
+// per line.
 //
-// Input bytes are collected in a ring by the interrupt handlers, after the Ctrl-A commands have been taken out, and offered to the machine until
-// it has no room; plat_console_ready offers again.
+// Input bytes are collected in a ring by the interrupt handlers, after the Ctrl-A commands have been taken out, and offered to the
+// machine until it has no room; plat_console_ready offers again.
 #include "kernel/console.h"
 
 #include <string.h>
@@ -10,11 +11,11 @@
 #include "kernel/base/log.h"
 #include "kernel/cpu.h"
 #include "kernel/fbcon.h"
+#include "kernel/hwtimer.h"
 #include "kernel/machine.h"
 #include "kernel/plat_events.h"
 #include "kernel/ps2.h"
 #include "kernel/serial.h"
-#include "kernel/hwtimer.h"
 
 enum { INPUT_RING = 1024, CTRL_A = 1 };
 #define REFRESH_NS 20000000ull

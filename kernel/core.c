@@ -1,7 +1,8 @@
 // The boot core's record, stacks and control registers.
 //
-// Stacks lie in the image's BSS, each above a page that the final page tables leave unmapped: an overflow is a fault, and since that fault cannot be
-// pushed on the same stack, it arrives as #DF on a stack of its own. NMI and #MC have theirs because they can hit between any two instructions.
+// Stacks lie in the image's BSS, each above a page that the final page tables leave unmapped: an overflow is a fault, and since
+// that fault cannot be pushed on the same stack, it arrives as #DF on a stack of its own. NMI and #MC have theirs because they can
+// hit between any two instructions.
 #include "kernel/core.h"
 
 #include "kernel/cpu.h"
@@ -55,7 +56,8 @@ static void core_load_gdt(struct core *c)
                      : : "m"(gdtr), "i"(SEL_CODE), "r"(SEL_DATA), "r"(0), "r"((u16)SEL_TSS) : "rax", "memory");
 }
 
-// What translated guest code needs of the host, and what protects us. CR0.TS stays clear: vector state is switched by the run-time, never lazily here.
+// What translated guest code needs of the host, and what protects us. CR0.TS stays clear: vector state is switched by the run-time,
+// never lazily here.
 static void core_enable_features(void)
 {
     cpu_set_cr0((cpu_cr0() & ~(CR0_EM | CR0_TS | CR0_AM)) | CR0_MP | CR0_NE | CR0_WP);

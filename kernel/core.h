@@ -1,5 +1,5 @@
-// A core's own record, and how code finds it. GS base points either at this record or, once plat_bind_vcpu was called, at a vCPU; both begin with a
-// pointer to the record, so GS:0 names it in every context.
+// A core's own record, and how code finds it. GS base points either at this record or, once plat_bind_vcpu was called, at a vCPU;
+// both begin with a pointer to the record, so GS:0 names it in every context.
 #pragma once
 
 #include "kernel/base/types.h"

@@ -1,6 +1,7 @@
-// Two grids of cells: the text as it is, and the text as drawn. Writing and scrolling change the first only, in ordinary memory; drawing walks both and
-// paints cells that differ. So a thousand lines of scrolling between two draws cost one screenful, and the framebuffer, which is slow to write and
-// hopeless to read, is written with whole rows of 8 pixels and never read. The font (PSF 1, 8 pixels wide) comes from a Debian package at build time.
+// Two grids of cells: the text as it is, and the text as drawn. Writing and scrolling change the first only, in ordinary memory;
+// drawing walks both and paints cells that differ. So a thousand lines of scrolling between two draws cost one screenful, and the
+// framebuffer, which is slow to write and hopeless to read, is written with whole rows of 8 pixels and never read. The font (PSF 1,
+// 8 pixels wide) comes from a Debian package at build time.
 #include "kernel/fbcon.h"
 
 #include <string.h>

@@ -1,4 +1,5 @@
-// The terminal's state machine: text, ESC, CSI parameters. Unknown sequences are swallowed whole, so that they leave no litter on the screen.
+// The terminal's state machine: text, ESC, CSI parameters. Unknown sequences are swallowed whole, so that they leave no litter on
+// the screen.
 #include "kernel/fbcon_term.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
-// A grid of characters and the terminal language that fills it: what Linux's console and its programs send, as far as a boot log and a shell need
-// it (ECMA-48 cursor movement, erasing, colours; UTF-8). Pure: no hardware, no lock.
+// A grid of characters and the terminal language that fills it: what Linux's console and its programs send, as far as a boot log
+// and a shell need it (ECMA-48 cursor movement, erasing, colours; UTF-8). Pure: no hardware, no lock.
 #pragma once
 
 #include "kernel/base/types.h"

@@ -1,5 +1,5 @@
-// I/O APICs: an index and a data register, two 32-bit words per pin (82093AA data sheet). All pins are masked at first use; routed ones go to the boot
-// core, physically addressed.
+// I/O APICs: an index and a data register, two 32-bit words per pin (82093AA data sheet). All pins are masked at first use; routed
+// ones go to the boot core, physically addressed.
 #include "kernel/acpi.h"
 #include "kernel/base/log.h"
 #include "kernel/core.h"

@@ -1,6 +1,6 @@
-// Local APIC in both of its forms. In x2APIC mode register r (offset r << 4 in the xAPIC's page) is MSR 0x800 + r, SDM 3A 11.12.1; the interrupt command
-// register is one 64-bit write there, two 32-bit writes here. Without interrupt remapping I/O APICs reach APIC ids below 255 only, which
-// is enough: devices are routed to the boot core.
+// Local APIC in both of its forms. In x2APIC mode register r (offset r << 4 in the xAPIC's page) is MSR 0x800 + r, SDM 3A 11.12.1;
+// the interrupt command register is one 64-bit write there, two 32-bit writes here. Without interrupt remapping I/O APICs reach
+// APIC ids below 255 only, which is enough: devices are routed to the boot core.
 #include "kernel/lapic.h"
 
 #include "kernel/acpi.h"
@@ -11,9 +11,12 @@
 
 enum {   // register numbers (offset >> 4)
     R_ID = 0x02, R_TPR = 0x08, R_EOI = 0x0b, R_SVR = 0x0f, R_ESR = 0x28, R_ICR = 0x30, R_ICR_HIGH = 0x31, R_LVT_TIMER = 0x32,
-    R_LVT_PMC = 0x34, R_LVT_LINT0 = 0x35, R_LVT_LINT1 = 0x36, R_LVT_ERROR = 0x37, R_TIMER_INIT = 0x38, R_TIMER_NOW = 0x39, R_TIMER_DIV = 0x3e,
+    R_LVT_PMC = 0x34, R_LVT_LINT0 = 0x35, R_LVT_LINT1 = 0x36, R_LVT_ERROR = 0x37,
+    R_TIMER_INIT = 0x38, R_TIMER_NOW = 0x39, R_TIMER_DIV = 0x3e,
 };
-enum { LVT_MASKED = 1 << 16, LVT_TSC_DEADLINE = 2 << 17, LVT_NMI = 4 << 8, SVR_ENABLE = 1 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14, DIV_1 = 11 };
+enum {
+    LVT_MASKED = 1 << 16, LVT_TSC_DEADLINE = 2 << 17, LVT_NMI = 4 << 8, SVR_ENABLE = 1 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14, DIV_1 = 11,
+};
 #define APIC_BASE_X2 BIT(10)
 #define APIC_BASE_EN BIT(11)
 

@@ -4,12 +4,12 @@
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
+#include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
 #include "kernel/machine.h"
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
-#include "kernel/hwtimer.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -21,11 +21,13 @@ static void main_bring_up(const struct boot_info *info)
     traps_init();                  // from here on, a fault shows a dump ...
     console_init_early(info);      // ... on the serial line
     log_info("Cupel %s (build %s) on the bare machine", CUPEL_VERSION, CUPEL_BUILD);
-    ASSERT(info->magic == BOOT_INFO_MAGIC && info->version == BOOT_INFO_VERSION && info->size == sizeof(*info), "loader and kernel do not match");
+    ASSERT(info->magic == BOOT_INFO_MAGIC && info->version == BOOT_INFO_VERSION && info->size == sizeof(*info),
+           "loader and kernel do not match");
     pmem_init(pmem_virt(info->mem_map_phys), info->mem_map_count);   // through the loader's page tables
     vmem_init(info);               // our own: W^X, guard pages, nothing at low addresses
     console_init_screen(info);     // needs memory and the write-combining type
-    log_info("memory: %llu MiB free, largest piece %llu MiB", (unsigned long long)(pmem_free_bytes() / MIB), (unsigned long long)(pmem_largest_run() / MIB));
+    log_info("memory: %llu MiB free, largest piece %llu MiB",
+             (unsigned long long)(pmem_free_bytes() / MIB), (unsigned long long)(pmem_largest_run() / MIB));
     acpi_init(info->rsdp_phys);    // cores, I/O APICs, clocks, power
     lapic_init();                  // interrupts can be delivered
     hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
@@ -58,7 +60,8 @@ void kernel_main(const struct boot_info *info)
     main_bring_up(info);
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
-        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain, .no_reboot = info->no_reboot, .tb_size = info->tb_size,
+        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,
+        .no_reboot = info->no_reboot, .tb_size = info->tb_size,
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
     };
     char err[512] = "";

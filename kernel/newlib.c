@@ -1,5 +1,5 @@
-// What newlib asks of an operating system. There are no files and no processes: standard output and error are the console, the heap grows page by page
-// at a fixed address, everything else says no. The only file that knows newlib's system calls.
+// What newlib asks of an operating system. There are no files and no processes: standard output and error are the console, the heap
+// grows page by page at a fixed address, everything else says no. The only file that knows newlib's system calls.
 #include <errno.h>
 #include <fcntl.h>
 #include <reent.h>
@@ -22,7 +22,13 @@ extern int errno;
 void __malloc_lock(struct _reent *r);
 void __malloc_unlock(struct _reent *r);
 
-static struct { u64 brk, top; struct ticket_lock lock; u64 flags; unsigned depth; struct core *owner; } heap = {VMEM_HEAP_BASE, VMEM_HEAP_BASE, {0, 0}, 0, 0, 0};
+static struct {
+    u64 brk, top;
+    struct ticket_lock lock;
+    u64 flags;              // RFLAGS of the outermost holder
+    unsigned depth;
+    struct core *owner;
+} heap = {.brk = VMEM_HEAP_BASE, .top = VMEM_HEAP_BASE};
 
 // Never shrinks: malloc gives back seldom, and the pages would be asked for again.
 void *sbrk(ptrdiff_t more)
@@ -41,7 +47,8 @@ fail:
     return (void *)-1;
 }
 
-// malloc calls these around everything, nested at times. Interrupts are off meanwhile, because the holder must not be interrupted by a handler that frees.
+// malloc calls these around everything, nested at times. Interrupts are off meanwhile, because the holder must not be interrupted
+// by a handler that frees.
 void __malloc_lock(struct _reent *r)
 {
     u64 flags = cpu_irq_save();

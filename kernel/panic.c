@@ -1,5 +1,6 @@
-// Panics: text, registers, backtrace with names, and what the vCPU was doing. It may run in any state of the machine, so it believes nothing:
-// every address is checked against the page tables before it is read, the console's locks are broken, and a second fault while it prints only halts.
+// Panics: text, registers, backtrace with names, and what the vCPU was doing. It may run in any state of the machine, so it
+// believes nothing: every address is checked against the page tables before it is read, the console's locks are broken, and a
+// second fault while it prints only halts.
 #include "kernel/panic.h"
 
 #include "kernel/base/fmt.h"
@@ -56,7 +57,8 @@ static void panic_registers(const struct trap_frame *f)
     };
     for (unsigned i = 0; i < ARRAY_SIZE(regs); i++)
         panic_print("%4s %016llx%s", regs[i].name, *(const unsigned long long *)((const u8 *)f + regs[i].at), i % 4 == 3 ? "\n" : " ");
-    panic_print(" rip %016llx  rflags %08llx  cs %02llx ss %02llx error %04llx\n", (unsigned long long)f->rip, (unsigned long long)f->rflags,
+    panic_print(" rip %016llx  rflags %08llx  cs %02llx ss %02llx error %04llx\n",
+                (unsigned long long)f->rip, (unsigned long long)f->rflags,
                 (unsigned long long)f->cs, (unsigned long long)f->ss, (unsigned long long)f->error);
     panic_print(" cr0 %08llx cr2 %016llx cr3 %012llx cr4 %08llx\n", (unsigned long long)cpu_cr0(), (unsigned long long)cpu_cr2(),
                 (unsigned long long)cpu_cr3(), (unsigned long long)cpu_cr4());
@@ -86,7 +88,8 @@ void panic_trap(struct trap_frame *f)
 {
     static const char *const names[32] = {
         "#DE divide error", "#DB debug", "NMI", "#BP breakpoint", "#OF overflow", "#BR bounds", "#UD invalid opcode", "#NM no FPU",
-        "#DF double fault", "#9", "#TS invalid TSS", "#NP segment not present", "#SS stack fault", "#GP general protection", "#PF page fault", "#15",
+        "#DF double fault", "#9", "#TS invalid TSS", "#NP segment not present", "#SS stack fault",
+        "#GP general protection", "#PF page fault", "#15",
         "#MF x87 error", "#AC alignment", "#MC machine check", "#XM SIMD error", "#VE", "#CP control protection",
     };
     panic_begin();

@@ -1,19 +1,20 @@
 // The platform contract on the bare machine: thin, most of it leads to the file that does the work.
 //
-// The BQL. Taking it switches interrupts off first, so that nothing on this core can come between, and then takes the ticket between cores. What
-// RFLAGS.IF was before is kept in the core's record and put back by the release: inside a handler, where interrupts are off already, they stay off.
-// Handlers only ever interrupt code that does not hold the lock (it would have them off), which is why it need not be recursive.
+// The BQL. Taking it switches interrupts off first, so that nothing on this core can come between, and then takes the ticket
+// between cores. What RFLAGS.IF was before is kept in the core's record and put back by the release: inside a handler, where
+// interrupts are off already, they stay off. Handlers only ever interrupt code that does not hold the lock (it would have them
+// off), which is why it need not be recursive.
 #include "kernel/plat.h"
 
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
+#include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
 #include "kernel/plat_events.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
-#include "kernel/hwtimer.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 

@@ -1,6 +1,6 @@
-// Free runs of pages in a list by ascending address; the list's nodes lie in the runs themselves, through the direct map. First fit, and neighbours
-// are joined when freed. A PC has a few dozen runs and Cupel allocates rarely and in large pieces (guest RAM, code cache, heap), so
-// that nothing cleverer would be noticed.
+// Free runs of pages in a list by ascending address; the list's nodes lie in the runs themselves, through the direct map. First
+// fit, and neighbours are joined when freed. A PC has a few dozen runs and Cupel allocates rarely and in large pieces (guest RAM,
+// code cache, heap), so that nothing cleverer would be noticed.
 #include "kernel/pmem.h"
 
 #include "kernel/base/log.h"

@@ -1,5 +1,5 @@
-// Power-off is ACPI S5 by the PM1 control registers (ACPI 6.5, 4.8.3.2 and 16.1.5), without running AML; reset tries what machines offer, most modern first, and ends
-// with a triple fault, which no PC survives.
+// Power-off is ACPI S5 by the PM1 control registers (ACPI 6.5, 4.8.3.2 and 16.1.5), without running AML; reset tries what machines
+// offer, most modern first, and ends with a triple fault, which no PC survives.
 #include "kernel/power.h"
 
 #include "kernel/acpi.h"

@@ -1,6 +1,7 @@
-// 16550 driver (PC16550D data sheet). Output goes through a ring that is drained into the 16-byte FIFO by the transmitter-empty interrupt, so that a guest
-// that prints is not held up by 115200 baud until the ring is full; then it waits rather than losing text. Before interrupts work, and in
-// a panic, everything is polled. Every wait is bounded: a chip that never gets ready is given up.
+// 16550 driver (PC16550D data sheet). Output goes through a ring that is drained into the 16-byte FIFO by the transmitter-empty
+// interrupt, so that a guest that prints is not held up by 115200 baud until the ring is full; then it waits rather than losing
+// text. Before interrupts work, and in a panic, everything is polled. Every wait is bounded: a chip that never gets ready is given
+// up.
 #include "kernel/serial.h"
 
 #include "kernel/acpi.h"
@@ -12,7 +13,8 @@
 #include "kernel/vmem.h"
 
 enum { R_DATA, R_IER, R_FCR, R_LCR, R_MCR, R_LSR, R_MSR, R_SCRATCH };   // R_FCR reads as IIR
-enum { IER_RX = 1, IER_TX = 2, LCR_8N1 = 3, LCR_DLAB = 0x80, MCR_DTR_RTS_OUT2 = 0x0b, LSR_RX = 1, LSR_THRE = 0x20, LSR_IDLE = 0x40, FCR_ON = 7 };
+enum { IER_RX = 1, IER_TX = 2, LCR_8N1 = 3, LCR_DLAB = 0x80, MCR_DTR_RTS_OUT2 = 0x0b };
+enum { LSR_RX = 1, LSR_THRE = 0x20, LSR_IDLE = 0x40, FCR_ON = 7 };
 enum { RING = 32768, FIFO = 16, PATIENCE = 2000000 };
 
 static struct {

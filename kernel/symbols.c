@@ -1,5 +1,5 @@
-// The embedded symbol table: made by tools/symbols.awk from a first link, sorted by address, searched by halves. Layout of .ksymbols: count,
-// then {low half of the address, offset of the name} pairs, then the names.
+// The embedded symbol table: made by tools/symbols.awk from a first link, sorted by address, searched by halves. Layout of
+// .ksymbols: count, then {low half of the address, offset of the name} pairs, then the names.
 #include "kernel/panic.h"
 
 struct symbol { u32 addr, name; };

@@ -1,17 +1,17 @@
 // Exceptions and interrupts.
 //
-// An exception is first offered to the machine (a guest instruction that faulted in translated code); what it does not claim is a defect of
-// Cupel, and fatal with a dump. An interrupt runs its handler, is acknowledged, and last of all the machine may change where the interrupted
-// code goes on: that is how translated code is left without polling, whatever the interrupt was.
+// An exception is first offered to the machine (a guest instruction that faulted in translated code); what it does not claim is a
+// defect of Cupel, and fatal with a dump. An interrupt runs its handler, is acknowledged, and last of all the machine may change
+// where the interrupted code goes on: that is how translated code is left without polling, whatever the interrupt was.
 #include "kernel/traps.h"
 
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
+#include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
 #include "kernel/panic.h"
 #include "kernel/plat_events.h"
-#include "kernel/hwtimer.h"
 
 struct idt_gate { u16 off0, sel; u8 ist, type; u16 off1; u32 off2, zero; };
 _Static_assert(sizeof(struct idt_gate) == 16, "SDM 3A 6.14.1");

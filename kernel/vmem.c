@@ -1,5 +1,6 @@
-// Page tables and the memory that is named by virtual address. Tables come from the physical allocator and are reached through the direct map.
-// One address space, one core that changes it: INVLPG suffices (with more cores, unmapping will need a shoot-down; mapping never does).
+// Page tables and the memory that is named by virtual address. Tables come from the physical allocator and are reached through the
+// direct map. One address space, one core that changes it: INVLPG suffices (with more cores, unmapping will need a shoot-down;
+// mapping never does).
 //
 // SDM 3A 4.5 for the formats. Nothing is ever both writable and executable, the direct map does not contain the kernel's image, and the
 // guard pages of the stacks are left out.

@@ -3,10 +3,10 @@
 # Usage: tools/deps.sh [build|metal|test] ...   (default: all of them)
 set -e
 
-build="gcc make binutils libc6-dev"
+build="gcc make binutils libc6-dev libzydis-dev libzycore-dev"
 metal="gnu-efi newlib-source xz-utils mtools dosfstools fdisk gdisk console-setup-linux"
 guest="busybox-static cpio gzip xz-utils python3"
-tests="qemu-system-x86 ovmf python3 clang clang-format libzydis-dev libzycore-dev acpica-tools gdb"
+tests="qemu-system-x86 ovmf python3 clang clang-format acpica-tools gdb"
 
 case "$*" in '') set -- build metal test ;; esac
 wanted=

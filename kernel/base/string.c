@@ -1,9 +1,10 @@
 // The memory and string functions that run while guest vector state is live in the host's registers. A libc's own versions use
 // vector registers; these do not, and being in the program they take precedence over the library's, hosted and on metal.
 //
-// Sizes to 256 bytes are moved by 8-byte words with an overlapping last word, larger ones by REP MOVSQ/STOSQ, which
-// the processor expands to its widest moves (SDM 1 7.3.9.3, "fast-string operation"), and which an emulator below us does eight times faster than by bytes. The empty asm statements in the loops keep the compiler from
-// recognising a loop as memcpy or strlen and turning the function into a call of itself.
+// Sizes to 256 bytes are moved by 8-byte words with an overlapping last word, larger ones by REP MOVSQ/STOSQ, which the processor
+// expands to its widest moves (SDM 1 7.3.9.3, "fast-string operation"), and which an emulator below us does eight times faster than
+// by bytes. The empty asm statements in the loops keep the compiler from recognising a loop as memcpy or strlen and turning the
+// function into a call of itself.
 #include <string.h>
 
 #include "kernel/base/types.h"

@@ -189,6 +189,8 @@ static void emit_cold_all(struct emit *e)
         } else if (c->kind == COLD_POLL) {
             as_patch(c->jump, e->as.p);
             emit_way_out(e, c->exit, true);
+        } else if (c->kind == COLD_GROUP) {
+            emit_group_cold(e, c);
         } else {
             cold_access(e, c);
         }
@@ -284,7 +286,7 @@ static void emit_finish(struct emit *e)
     tb->n_recipes = (u16)e->n_recipes;
     tb->marks = keep(e->t, e->marks, e->n_marks * sizeof(e->marks[0]));
     tb->recipes = keep(e->t, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
-    tb->insn_off = keep(e->t, e->insn_off, (e->insn + 1) * sizeof(u16));
+    tb->insn_off = keep(e->t, e->insn_off, tb->n_insns * sizeof(u16));
     tb->code_size = emit_off(e, e->as.p);
     e->t->used = align_up(e->t->used + tb->code_size, 16);
 }
@@ -304,6 +306,9 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
     tb->code = t->rx + t->used;
     emit_temps_plan(e);
+    emit_groups_plan(e);
+    e->group = NULL;
+    e->r14_kept = e->r14_lent = e->no_temp_r14 = false;
     emit_flags_start(e);
     e->i = 0;
     emit_mark(e, 0, 0);
@@ -312,7 +317,9 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     for (e->i = 0; e->i < b->n; e->i++) {
         if (b->ops[e->i].opc == IR_INSN && !first) e->insn++;
         if (b->ops[e->i].opc == IR_INSN) first = false;
+        emit_group_begin(e);
         emit_one(e, &b->ops[e->i]);
+        emit_group_end(e);
     }
     tb->hot_size = emit_off(e, e->as.p);
     t->n_host_insns += e->as.insns;

@@ -4,10 +4,10 @@
 
 #include "tcg/host/layout.h"
 
-enum { EMIT_MAX_COLD = 512, EMIT_MAX_RECIPES = 256, EMIT_MAX_MARKS = 2048 };
+enum { EMIT_MAX_COLD = 1024, EMIT_MAX_RECIPES = 512, EMIT_MAX_MARKS = 4096, EMIT_MAX_GROUPS = 64 };
 
 // Code to be emitted out of line once the hot part is done.
-enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL };
+enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_GROUP };
 struct cold {
     u8 kind;
     u8 *jump;                 // rel32 of the branch that leads here
@@ -17,6 +17,21 @@ struct cold {
     bool xored;
     u16 insn, recipe;         // fault point
     u16 exit;                 // COLD_EXIT: number
+    u16 group;                // COLD_GROUP: number
+};
+
+struct flags_at { bool host, saved; int def; u16 recipe; u64 written; };   // as in struct emit
+
+// A run of ops whose accesses share one lookup (group.c).
+struct group {
+    unsigned first, last;     // ops
+    s32 lo, hi;               // window of offsets from the base's value at `first`
+    u8 mmu;
+    bool write;
+    unsigned insn;
+    struct flags_at start;
+    bool end_host, end_saved;
+    const u8 *hot_end;
 };
 
 struct emit {
@@ -42,6 +57,17 @@ struct emit {
     u16 fl_recipe;            // how to rebuild them where neither holds
     u64 fl_written;           // registers written since fl_def
 
+    // ---- shared lookups ----
+    struct group groups[EMIT_MAX_GROUPS];
+    unsigned n_groups, next_group;
+    struct group *group;      // the one that is open, or NULL
+    bool r14_kept;            // R14 holds the open group's host address
+    bool r14_lent;            // and rests in vcpu.temps while this op uses R14
+    bool no_temp_r14;         // temporaries stay out of R14
+    u16 member_of[IR_MAX_OPS];   // group number + 1, 0: none
+    s32 member_at[IR_MAX_OPS];   // offset from the base at the group's first op
+    bool shared;              // the op being emitted is a member
+
     struct cold cold[EMIT_MAX_COLD];
     unsigned n_cold;
     struct tb_mark marks[EMIT_MAX_MARKS];
@@ -61,6 +87,8 @@ u8 emit_def(struct emit *e, u8 r, bool keep);               // host register to 
 void emit_def_done(struct emit *e, u8 r, u8 h);             // writes it back where it lives in memory
 void emit_op_end(struct emit *e, const struct ir_op *o);    // releases scratch, forgets dead temporaries
 
+void emit_spill_temp(struct emit *e);                       // whatever temporary is in R14, to memory
+
 // ---- flags.c ----
 void emit_flags_start(struct emit *e);
 void emit_flags_before_clobber(struct emit *e);             // EFLAGS are about to be overwritten by non-guest code
@@ -78,6 +106,16 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o);
 void emit_mem_end(struct emit *e, const struct ir_op *o);
 unsigned emit_mem_size(const struct ir_op *o);
 void emit_ea(struct emit *e, const struct ir_mem *m, u8 d);      // effective address without segment into d (64 bits, wrapped)
+
+// lea'd linear address in R12 -> R13 page, R12 offset; opens the cold path of that kind.
+struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, enum cold_kind kind);
+
+// ---- group.c ----
+void emit_groups_plan(struct emit *e);                      // once per block
+void emit_group_begin(struct emit *e);                      // before each op: opens a group that starts here
+bool emit_group_member(struct emit *e, struct rm *rm);
+void emit_group_end(struct emit *e);                        // after each op
+void emit_group_cold(struct emit *e, const struct cold *c);
 
 // ---- ops.c ----
 void emit_op(struct emit *e, const struct ir_op *o);

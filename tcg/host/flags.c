@@ -66,7 +66,7 @@ void emit_flags_save(struct emit *e)
     ASSERT(e->fl_host, "flags lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
     // RAX rests in a scratch register meanwhile, or in memory when all three are taken.
     for (unsigned n = 0; n < 3; n++) {
-        if ((e->busy & 1u << n) || (n == 2 && e->r14_temp != IR_NONE)) continue;
+        if ((e->busy & 1u << n) || (n == 2 && (e->r14_temp != IR_NONE || e->r14_kept))) continue;
         host_flags_save(&e->as, (u8)(H_R12 + n));
         e->fl_saved = true;
         return;
@@ -85,7 +85,7 @@ void emit_flags_need(struct emit *e)
     if (e->fl_host) return;
     ASSERT(e->fl_saved, "flags needed but lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
     for (unsigned n = 0; n < 3; n++) {
-        if ((e->busy & 1u << n) || (n == 2 && e->r14_temp != IR_NONE)) continue;
+        if ((e->busy & 1u << n) || (n == 2 && (e->r14_temp != IR_NONE || e->r14_kept))) continue;
         host_flags_restore(&e->as, (u8)(H_R12 + n));
         e->fl_host = true;
         return;
@@ -148,8 +148,9 @@ void emit_flags_after(struct emit *e, const struct ir_op *o)
 u16 emit_flags_recipe(struct emit *e)
 {
     if (e->fl_saved) return 0;
-    if (e->fl_host) return 1;
+    // A recipe is preferred to EFLAGS: behind a shared lookup the cold path may come back without them.
     if (recipe_valid(e, e->fl_recipe, e->fl_written)) return e->fl_recipe;
+    if (e->fl_host) return 1;
     return 0;   // nobody can see them: redefined before any fault point
 }
 

@@ -37,20 +37,19 @@ void emit_ea(struct emit *e, const struct ir_mem *m, u8 d)
     if (m->addr_size == 2) as_op(as, (struct enc){.map = 1, .opcode = 0xb7}, d, rm_reg(d));   // movzx d, d16
 }
 
-static void lookup(struct emit *e, const struct ir_op *o, unsigned size)
+struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, enum cold_kind kind)
 {
     struct as *as = &e->as;
-    bool write = o->mem_rw & 2;
-    s32 tlb = env_tlb(o->mem.mmu, write);
+    s32 tlb = env_tlb(mmu, write);
     as_rorx(as, H_R13, H_R12, PAGE_SHIFT - 4);
     as_alu_mi(as, 4, 4, rm_reg(H_R13), (TLB_SIZE - 1) << 4);
     as_alu_rm(as, 6, 8, H_R12, rm_gs_idx(H_R13, 0, tlb));
     as_alu_mi(as, 7, 8, rm_reg(H_R12), (s32)(PAGE_SIZE - size));
-    struct cold *c = emit_cold(e, write ? COLD_STORE : COLD_LOAD, as_jcc(as, CC_A, NULL));
-    c->desc = size | (u32)o->mem.mmu << 8 | (o->mem_rw == 3 ? 1u << 16 : 0);
+    struct cold *c = emit_cold(e, kind, as_jcc(as, CC_A, NULL));
     c->tlb_off = tlb;
     c->insn = (u16)e->insn;
     as_load(as, H_R13, rm_gs_idx(H_R13, 0, tlb + 8));
+    return c;
 }
 
 struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
@@ -59,6 +58,13 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     const struct ir_mem *m = &o->mem;
     unsigned size = emit_mem_size(o);
     ASSERT(size && size <= 64, "access of %u bytes, op %s map %u opcode %#x", size, ir_opc_name(o->opc), o->host.map, o->host.opcode);
+    struct rm shared;
+    e->shared = emit_group_member(e, &shared);
+    if (e->shared) {
+        emit_mark(e, (u16)e->insn, emit_flags_recipe(e));
+        if (emit_op_keeps_flags(o)) emit_flags_need(e);
+        return shared;
+    }
     emit_flags_before_clobber(e);
     // R12 becomes the address; whatever base or index had to be loaded may sit in R12 and R13 until then.
     emit_ea(e, m, H_R12);
@@ -69,8 +75,9 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     else if (m->seg_wrap && m->addr_size == 8)
         as_mov_rr32(as, H_R12, H_R12);
     u16 recipe = emit_flags_recipe(e);
-    lookup(e, o, size);
-    struct cold *c = &e->cold[e->n_cold - 1];
+    bool write = o->mem_rw & 2;
+    struct cold *c = emit_lookup(e, m->mmu, write, size, write ? COLD_STORE : COLD_LOAD);
+    c->desc = size | (u32)m->mmu << 8 | (o->mem_rw == 3 ? 1u << 16 : 0);
     c->recipe = recipe;
     c->body = as->p;
     emit_mark(e, (u16)e->insn, recipe);
@@ -80,6 +87,7 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
 
 void emit_mem_end(struct emit *e, const struct ir_op *o)
 {
+    if (e->shared) return;
     // The cold entry is the last LOAD/STORE one opened.
     for (unsigned n = e->n_cold; n-- > 0;) {
         struct cold *c = &e->cold[n];

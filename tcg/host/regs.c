@@ -20,9 +20,10 @@ void emit_temps_plan(struct emit *e)
     }
 }
 
-static void spill_r14(struct emit *e)
+void emit_spill_temp(struct emit *e)
 {
     u8 r = e->r14_temp;
+    if (r == IR_NONE) return;
     as_store(&e->as, temp_slot(r), H_R14);
     e->temp_reg[r - IR_T0] = H_NONE;
     e->r14_temp = IR_NONE;
@@ -34,7 +35,12 @@ u8 emit_scratch(struct emit *e)
         if (e->busy & 1u << n) continue;
         if (n == 2 && e->r14_temp != IR_NONE) {
             if (e->held[2] == e->r14_temp) break;      // in use by this very op
-            spill_r14(e);
+            emit_spill_temp(e);
+        }
+        if (n == 2 && e->r14_kept) {               // the open group lends its register for the rest of this op
+            as_store(&e->as, rm_gs(ENV(group_addr)), H_R14);
+            e->r14_kept = false;
+            e->r14_lent = true;
         }
         e->busy |= (u8)(1u << n);
         e->held[n] = IR_NONE;
@@ -78,7 +84,7 @@ u8 emit_def(struct emit *e, u8 r, bool keep)
     u8 h = in_register(e, r);
     if (h == H_NONE) h = find_held(e, r);
     if (h != H_NONE) return h;
-    if (is_temp(r) && e->r14_temp == IR_NONE && !(e->busy & 4)) {
+    if (is_temp(r) && e->r14_temp == IR_NONE && !(e->busy & 4) && !e->r14_kept && !e->r14_lent && !e->no_temp_r14) {
         e->r14_temp = r;
         e->temp_reg[r - IR_T0] = H_R14;
         e->busy |= 4;
@@ -105,6 +111,11 @@ void emit_def_done(struct emit *e, u8 r, u8 h)
 void emit_op_end(struct emit *e, const struct ir_op *o)
 {
     e->busy = 0;
+    if (e->r14_lent) {
+        as_load(&e->as, H_R14, rm_gs(ENV(group_addr)));
+        e->r14_lent = false;
+        e->r14_kept = true;
+    }
     u16 dead = e->temp_last[e->i];
     for (unsigned n = 0; n < IR_NTEMPS; n++) {
         if (!(dead & 1u << n) && o->opc != IR_INSN) continue;

@@ -82,7 +82,7 @@ u64 ir_writes(const struct ir_op *o)
         if (h->reg_kind == HO_GPR && (h->reg_rw & 2)) m |= 1ull << h->reg;
         if (h->rm_kind == HO_GPR && (h->rm_rw & 2)) m |= 1ull << h->rm;
         if (h->v_kind == HO_GPR && (h->v_rw & 2)) m |= 1ull << h->v;
-        m |= 0x0fef;   // any pinned register may be an implicit operand
+        m |= 0xf;      // RAX RCX RDX RBX may be implicit operands (MUL, DIV, CMPXCHG16B, PCMPESTRI ...)
     }
     return m;
 }

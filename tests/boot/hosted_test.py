@@ -39,7 +39,7 @@ def test_keys():
     check("info registers", m.expect(r"RIP=\w+|rip[ =]\w+"))
     m.expect(r"\(cupel\) ")
     m.send("info jit\r")
-    m.expect(r"info jit\n[^(]+\(cupel\) ")
+    m.expect(r"(?s)info jit\n.*?\n\(cupel\) ")
     m.send("nonsense\r")
     m.expect("unknown command: 'nonsense'")
     m.send("stop\r")
@@ -103,6 +103,16 @@ def test_serial_file():
     check("monitor quit", m.wait(10) == 0, m.proc.returncode)
 
 
+def test_virtio():
+    """The console is virtio's, and random numbers come over PCI."""
+    m = boot("-device", "virtio-rng-pci", "-device", "virtconsole", log="virtio", append="console=hvc0 panic=-1")
+    out, _ = m.shell("cat /sys/class/misc/hw_random/rng_current; cat /sys/bus/virtio/devices/*/device; tty")
+    check("virtio devices", "0x0003" in out and "0x0004" in out, out)
+    shell_checks(m)
+    m.send("poweroff\n")
+    check("poweroff with virtio", m.wait(60) == 0, m.proc.returncode)
+
+
 def test_pipe():
     """No terminal at all: input from a pipe, output into one."""
     cupel = os.path.join(BUILD, "cupel")
@@ -120,6 +130,6 @@ case(test_keys)
 if QUICK:
     skip("reset, engines, serial file, pipe", "quick run")
 else:
-    for t in (test_reset, test_engines, test_serial_file, test_pipe):
+    for t in (test_reset, test_engines, test_virtio, test_serial_file, test_pipe):
         case(t)
 finish()

@@ -136,20 +136,19 @@ def peer(*args, log="peer"):
 
 
 def metal(*args, image=None, memory="1G", machine="q35", log="metal"):
-    """build/cupel.img booted by OVMF in QEMU, from a scratch copy (the firmware writes to its boot disk)."""
+    """build/cupel.img booted by OVMF in QEMU, from a snapshot (the firmware may write to its boot disk)."""
     image = image or os.path.join(BUILD, "cupel.img")
     if not os.path.exists(image):
         sys.exit(f"no {image}: run make metal")
     tmp = tempfile.mkdtemp(prefix="cupel-metal-")
     atexit.register(shutil.rmtree, tmp, True)
-    disk, nvram = os.path.join(tmp, "disk.img"), os.path.join(tmp, "vars.fd")
-    shutil.copy(image, disk)
+    nvram = os.path.join(tmp, "vars.fd")
     shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", nvram)
     return Machine(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", machine, "-m", memory, "-nographic", "-net", "none",
                     "-no-reboot",
                     "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
                     "-drive", f"if=pflash,format=raw,unit=1,file={nvram}",
-                    "-drive", f"if=none,id=stick,format=raw,file={disk}", "-device", "ide-hd,drive=stick,bootindex=0", *args],
+                    "-drive", f"if=none,id=stick,format=raw,snapshot=on,file={image}", "-device", "ide-hd,drive=stick,bootindex=0", *args],
                    log=log_path(log))
 
 

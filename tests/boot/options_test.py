@@ -36,6 +36,8 @@ ROWS = [
     (["-kernel", "K", "-device", "e1000"], "isa-debug-exit"),
     (["-kernel", "K", "-device", "isa-debug-exit,iobase=0x10000"], "port"),
     (["-kernel", "K", "-device", "isa-debug-exit,irq=3"], "irq"),
+    (["-kernel", "K", "-device", "virtio-rng-pci,x=1"], "virtio-rng-pci"),
+    (["-kernel", "K", "-debugcon", "file:/tmp/x"], "stdio"),
     (["-initrd", "K"], "-kernel"),
     (["-kernel", "K"], "K"),      # not a kernel at all
 ]

@@ -9,8 +9,6 @@
 
 #include "tests/insn/state.h"
 
-const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
-
 // Arithmetic flags, TF, DF, RF, AC. NT and ID are not in the signal frame that loads a state.
 enum { FLAGS_COMPARED = 0x8d5 | 0x100 | 0x400 | 0x10000 | 0x40000 };
 

@@ -4,6 +4,8 @@
 
 #include "tests/insn/state.h"
 
+const char *const gpr_names[16] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"};
+
 u64 rng_next(struct rng *r)
 {
     u64 z = (r->s += 0x9e3779b97f4a7c15ull);

@@ -45,7 +45,8 @@ $(B)/tests/insn_random: $(patsubst %,$(INSN_B)/tests/insn/%.o,random.c sequence.
 $(INSN_B)/tests/ir/%.c.o: tests/ir/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) -fno-stack-protector -c -o $@ $<
-$(B)/tests/ir_test: $(patsubst %.c,$(INSN_B)/%.c.o,$(wildcard tests/ir/*.c)) $(INSN_COMMON) $(INSN_TCG_OBJ)
+$(B)/tests/ir_test: $(patsubst %.c,$(INSN_B)/%.c.o,$(wildcard tests/ir/*.c)) \
+    $(patsubst %,$(INSN_B)/tests/insn/%.o,testplat.c input.c) $(INSN_TCG_OBJ)
 	$(CC) -o $@ $^
 
 -include $(INSN_TCG_OBJ:.o=.d) $(wildcard $(INSN_B)/tests/*/*.d)

@@ -1,6 +1,6 @@
 // Runs every row on the CPU and in Cupel with many inputs and compares. Then checks that the rows cover the decode table.
 //
-//     insn_test [seed=N] [inputs=N] [row=TEXT] [show=N] [exit=poll] [chain=off] [native] [v]
+//     insn_test [seed=N] [inputs=N] [row=TEXT] [show=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [native] [v]
 //
 // row=: only rows whose text contains TEXT. native: the CPU against itself (tests the harness). v: says of each row how many inputs ran to
 // its end on the CPU.
@@ -74,6 +74,7 @@ static struct options parse(int argc, char **argv)
         else if (!strncmp(argv[i], "show=", 5)) o.shown = (unsigned)atoi(argv[i] + 5);
         else if (!strncmp(argv[i], "row=", 4)) o.only = argv[i] + 4;
         else if (!strcmp(argv[i], "exit=poll")) o.t.exit_poll = true;
+        else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.t.one_insn = true;
         else if (!strcmp(argv[i], "chain=off")) o.t.no_chain = true;
         else if (!strcmp(argv[i], "native")) o.native = true;
         else if (!strcmp(argv[i], "v")) o.verbose = true;

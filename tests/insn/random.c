@@ -1,6 +1,6 @@
 // Random sequences on the CPU and in Cupel, compared; a failing one is shrunk by leaving out what is not needed.
 //
-//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [tb-size=MIB]
+//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB]
 //
 // Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it.
 #include <stdio.h>
@@ -38,6 +38,8 @@ static bool check(const struct sequence *s, u64 seed, struct verdict *v)
     u64 off = SCRATCH_OFF + rng_below(&r, 3) * 0x1000 + (rng_below(&r, 4) ? 0 : 0xff0 - rng_below(&r, 64));   // sometimes over a page's end
     memcpy(native_code() + off, code, len);
     translated_code(off, code, len);
+    // A faulting REP SCAS shows other flags on AMD: see rows/string.def.
+    for (unsigned i = 0; i < s->n; i++) leave_out.fault_flags |= !strcmp(s->item[i].name, "scas");
     options_for(s, opts, sizeof opts);
     input_memory(&mem, &r);
     for (unsigned i = 0; i < INPUTS; i++) {
@@ -91,6 +93,7 @@ int main(int argc, char **argv)
         else if (!strncmp(argv[i], "seed=", 5)) seed = strtoull(argv[i] + 5, NULL, 0);
         else if (!strncmp(argv[i], "tb-size=", 8)) o.tb_size = strtoull(argv[i] + 8, NULL, 0) << 20;
         else if (!strcmp(argv[i], "exit=poll")) o.exit_poll = true;
+        else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.one_insn = true;
         else if (!strcmp(argv[i], "chain=off")) o.no_chain = true;
         else { fprintf(stderr, "insn_random: unknown argument %s\n", argv[i]); return 2; }
     }

@@ -42,7 +42,7 @@ void native_run(const struct insn_state *in, const struct insn_memory *mem, stru
 bool native_signal(void *ucontext);
 
 // Cupel. translated_code writes code bytes at CODE_BASE + off (written-code tracking included).
-struct translated_options { bool exit_poll, no_chain; u64 tb_size; };
+struct translated_options { bool exit_poll, no_chain, one_insn; u64 tb_size; };
 void translated_init(const struct translated_options *o);
 void translated_code(u64 off, const u8 *bytes, u64 len);
 void translated_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out);

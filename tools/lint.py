@@ -1,0 +1,214 @@
+#!/usr/bin/env python3
+"""House rules that a compiler does not know, and those that it does. Each finding is one line; the exit code says whether there was one.
+
+Usage: tools/lint.py [--fast]     (--fast leaves out the compilers)
+  - layering over the includes (DESIGN: the house);
+  - every header opens with #pragma once (after its comment) and compiles alone, with gcc and clang;
+  - every source compiles with clang too, with the build's warnings;
+  - no include cycles; both machines are x86-64, so a name says guest or host;
+  - no mutable non-static global data in C sources; lines to 160 columns, spaces, no trailing blanks, a newline at the end;
+  - a source opens with a comment that says what it is.
+"""
+import concurrent.futures
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+CODE = ("boot", "kernel", "hosted", "tcg", "devices", "tests")
+COLUMNS = 160
+WARN = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes", "-Wno-unused-parameter"]
+EFI = ["-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-fshort-wchar", "-DGNU_EFI_USE_MS_ABI"]
+NEWLIB = ["-isystem", "build/newlib/x86_64-elf/include", "-ffreestanding"]
+INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
+# A branch has a target; a machine is guest or host.
+BANNED = re.compile(r"\btarget[ _-](?:machine|cpu|arch\w*|isa|code|system|memory|page|register|u?long|insn|instruction|os|ram)\w*|\bTARGET_\w+", re.I)
+BASE = ("kernel/base/",)
+
+# Who may include what: (directory, allowed prefixes, why). The first row that fits a file counts.
+LAYERS = [
+    ("devices/load", ("kernel/plat.h", "kernel/machine.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "the loaders take machine.h's struct blob"),
+    ("devices/", ("kernel/plat.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "devices see the platform contract, tcg/phys.h and tcg/irq.h"),
+    ("tcg/", ("kernel/plat.h", *BASE, "tcg/"), "tcg sees the platform contract and itself"),
+    ("kernel/base/", BASE + ("kernel/plat.h",), "kernel/base are leaves"),
+    ("kernel/machine.c", ("kernel/", "tcg/", "devices/"), ""),
+    ("kernel/", ("kernel/", "tcg/run/vcpu.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
+    ("hosted/", ("hosted/", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h"), "hosted knows no guest and no device of it"),
+    ("boot/", ("boot/", "kernel/boot_info.h", *BASE), "boot shares boot_info.h with kernel"),
+    ("tests/", ("",), ""),
+]
+# Inside tcg/: the layers below know nothing of a guest architecture.
+GUEST_FREE = ("tcg/ir/", "tcg/run/", "tcg/host/", "tcg/phys.h", "tcg/irq.h")
+
+problems = []
+
+
+def say(path, line, text):
+    problems.append(f"{path}:{line}: {text}")
+
+
+def files():
+    for top in CODE:
+        for d, _, names in os.walk(os.path.join(ROOT, top)):
+            for n in sorted(names):
+                if n.endswith((".c", ".h", ".S", ".def")):
+                    yield os.path.relpath(os.path.join(d, n), ROOT)
+
+
+def strip_comments(text):
+    """Comments and strings blanked, newlines kept."""
+    blank = lambda m: re.sub(r"[^\n]", " ", m.group(0))
+    return re.sub(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', blank, text, flags=re.S)
+
+
+def line_of(text, pos):
+    return text.count("\n", 0, pos) + 1
+
+
+def includes_check(path, text):
+    found = []
+    for m in INCLUDE.finditer(text):
+        kind, name = m.groups()
+        at = line_of(text, m.start())
+        if name.startswith("efi") and not path.startswith("boot/"):
+            say(path, at, f"only boot/ includes <{name}>")
+        if kind == "<":
+            if path.startswith(("devices/", "tcg/", "kernel/base/")) and name not in (
+                    "stdint.h", "stdbool.h", "stddef.h", "stdarg.h", "string.h", "limits.h", "cpuid.h", "errno.h"):
+                say(path, at, f"<{name}> is not for devices/, tcg/ and kernel/base/: they know no host system")
+            continue
+        found.append(name)
+        if not os.path.exists(os.path.join(ROOT, name)):
+            if not path.startswith("tests/"):     # tests include what is generated
+                say(path, at, f'"{name}" does not exist; includes are written from the root')
+            continue
+        for prefix, allowed, why in LAYERS:
+            if path.startswith(prefix):
+                if not name.startswith(allowed):
+                    say(path, at, f'may not include "{name}": {why}')
+                break
+        if path.startswith(GUEST_FREE) and name.startswith("tcg/guest/"):
+            say(path, at, f'may not include "{name}": this layer serves every guest architecture')
+    return found
+
+
+def cycles_check(graph):
+    state = {}
+
+    def visit(n, trail):
+        state[n] = 1
+        for m in graph.get(n, ()):
+            if state.get(m) == 1:
+                say(n, 1, "include cycle: " + " -> ".join(trail[trail.index(m):] + [m] if m in trail else [n, m]))
+            elif m not in state:
+                visit(m, trail + [m])
+        state[n] = 2
+
+    for n in list(graph):
+        if n not in state:
+            visit(n, [n])
+
+
+def text_check(path, text):
+    for i, l in enumerate(text.split("\n"), 1):
+        if len(l) > COLUMNS and not path.endswith(".def"):
+            say(path, i, f"{len(l)} columns; at most {COLUMNS}")
+        if l.rstrip() != l:
+            say(path, i, "blanks at the end of the line")
+        if "\t" in l and not path.endswith(".S"):
+            say(path, i, "a tab")
+    if text and not text.endswith("\n"):
+        say(path, 1, "no newline at the end")
+    if not re.match(r"\s*(//|/\*|#\s*[A-Z])", text):
+        say(path, 1, "opens without a comment that says what it is")
+    if path.endswith(".h") and "#pragma once" not in text:
+        say(path, 1, "no #pragma once")
+    code = strip_comments(text)
+    for m in BANNED.finditer(text):
+        say(path, line_of(text, m.start()), f"'{m.group(0)}': both machines are x86-64; say guest or host")
+    for m in re.finditer(r"^(?!static|extern|const|typedef|struct \w+ \{|enum|union|#|return|goto|case)([A-Za-z_][\w ]*[\w*] \**)(\w+)(\[[^\]]*\])*\s*(=|;)",
+                         code, re.M):
+        if path.endswith(".c") and not path.startswith("tests/") and "const" not in m.group(1) and "(" not in m.group(0) and "typedef" not in m.group(1):
+            say(path, line_of(text, m.start()), f"'{m.group(2)}' is a mutable global; make it static")
+
+
+# ---- the compilers ------------------------------------------------------------------------------------------------------
+
+def flags_for(path, alone):
+    f = ["-std=gnu11", "-O1", "-I.", *WARN, "-fno-strict-aliasing", "-fsyntax-only"]
+    if path.startswith("boot/") :
+        f += EFI
+    elif path.startswith("kernel/") and not path.startswith(("kernel/base/", "kernel/machine")):
+        f += NEWLIB + ["-mno-red-zone"]
+    if not path.startswith("tests/"):
+        f += ["-mgeneral-regs-only"]
+    if path.startswith("tests/insn/") or path.startswith("tests/ir/"):
+        f += ["-Ibuild/tests/insn"]
+    return f + (["-x", "c", "-Wno-unused-function"] if alone else [])
+
+
+def compile_one(cc, path):
+    header = path.endswith(".h")
+    extra = ["-Wno-unknown-warning-option", "-Wno-unused-const-variable"] if cc == "clang" else []
+    ident = ['-DCUPEL_VERSION="0"', '-DCUPEL_BUILD="lint"']
+    if header:
+        p = subprocess.run([cc, *flags_for(path, True), *extra, *ident, "-include", path, "-"], input=b"", cwd=ROOT, capture_output=True)
+    else:
+        p = subprocess.run([cc, *flags_for(path, False), *extra, *ident, path], cwd=ROOT, capture_output=True)
+    if p.returncode == 0:
+        return []
+    lines = [l for l in p.stderr.decode(errors="replace").splitlines() if re.search(r"(error|warning):", l)]
+    kind = "does not compile alone" if header else "does not compile"
+    return [f"{path}:1: {kind} with {cc}: {l}" for l in lines[:3] or ["(no message)"]]
+
+
+def compilers_check(paths):
+    jobs = []
+    for cc in ("gcc", "clang"):
+        if not shutil.which(cc):
+            print(f"lint: no {cc}: its checks are left out")
+            continue
+        for p in paths:
+            if p.endswith(".h") or (p.endswith(".c") and cc == "clang"):
+                if "build/newlib" in " ".join(flags_for(p, False)) and not os.path.isdir(os.path.join(ROOT, "build/newlib/x86_64-elf/include")):
+                    continue
+                if p.startswith("tests/insn/") and not os.path.exists(os.path.join(ROOT, "build/tests/insn/rows.inc")):
+                    continue
+                jobs.append((cc, p))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for found in pool.map(lambda j: compile_one(*j), jobs):
+            problems.extend(found)
+
+
+def format_report(paths):
+    """clang-format decides nothing, it only counts: tables and short bodies are laid out by hand."""
+    if not shutil.which("clang-format"):
+        return
+    c = [p for p in paths if p.endswith((".c", ".h"))]
+    p = subprocess.run(["clang-format", "--dry-run", *c], cwd=ROOT, capture_output=True, text=True)
+    n = p.stderr.count("warning:")
+    print(f"lint: clang-format would change {n} places in {len(c)} files (report only)")
+
+
+def main():
+    paths = list(files())
+    graph = {}
+    for path in paths:
+        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+            text = f.read()
+        graph[path] = includes_check(path, text)
+        text_check(path, text)
+    cycles_check(graph)
+    if "--fast" not in sys.argv[1:]:
+        compilers_check(paths)
+        format_report(paths)
+    for p in problems:
+        print(p)
+    print(f"{len(paths)} passed, 0 failed" if not problems else
+          f"{len(paths) - len({p.split(':')[0] for p in problems})} passed, {len(problems)} failed")
+    sys.exit(1 if problems else 0)
+
+
+main()
