@@ -71,7 +71,7 @@ include tests/unit/unit.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
 $(B)/tests/mb.elf: tests/boot/mb.S
 	@mkdir -p $(@D)
-	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-z,max-page-size=4096 -o $@ $<
+	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/boot/multiboot_test.py

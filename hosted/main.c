@@ -46,15 +46,19 @@ static int pty_open(void)
     return fd;
 }
 
-static void console_open(const struct options *o)
+// Where the guest's console goes: opened before the machine is built, so that a path that cannot be fails first. Returns the pty or -1.
+static int console_open(const struct options *o)
 {
+    int fd = -1;
     if (o->serial == SERIAL_FILE) output_console_fd(file_create("-serial", o->serial_file));
     if (o->serial == SERIAL_NULL) output_console_fd(-1);
-    if (o->serial == SERIAL_PTY) {
-        int fd = pty_open();
-        output_console_fd(fd);
-        input_start(fd, false);
-    }
+    if (o->serial == SERIAL_PTY) output_console_fd(fd = pty_open());
+    return fd;
+}
+
+static void console_start(const struct options *o, int pty)
+{
+    if (pty >= 0) input_start(pty, false);
     term_raw();
     if (o->serial != SERIAL_STDIO && isatty(0)) term_monitor_only();
     input_start(0, true);
@@ -70,9 +74,10 @@ int main(int argc, char **argv)
     if (o.initrd) o.machine.initrd = file_load("-initrd", o.initrd);
     if (o.trace_file) output_trace_fd(file_create("-D", o.trace_file));
     trace_set_mask(o.trace);
+    int pty = console_open(&o);
     time_init();
     if (!machine_create(&o.machine, err, sizeof err)) options_fail("%s", err);
-    console_open(&o);
+    console_start(&o, pty);
     int code = 0;
     enum machine_end end = machine_run(&code);
     plat_exit(end == MACHINE_DEBUG_EXIT ? code & 0xff : 0);

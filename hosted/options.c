@@ -182,8 +182,9 @@ static void opt_device(struct options *o, const char *a)
     bool any = item_next(&a, &it) && !it.val;
     if (any && is(&it, "isa-debug-exit")) device_debug_exit(o, a);
     else if (any && is(&it, "virtio-rng-pci") && !a) o->machine.virtio_rng = true;
+    else if (any && is(&it, "virtio-serial-pci") && !a) o->virtio_serial = true;
     else if (any && is(&it, "virtconsole") && !a) o->machine.virtio_console = true;
-    else options_fail("-device: '%s' is unknown; there are isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtconsole", whole);
+    else options_fail("-device: '%s' is unknown; there are isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci, virtconsole", whole);
 }
 
 static void opt_debugcon(struct options *o, const char *a)
@@ -213,7 +214,7 @@ static const struct option options[] = {
     {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
-    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtconsole (hvc0; takes the keyboard)", opt_device},
+    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
     {"version", NULL, "print the version and end", opt_version},
     {"help", NULL, "print this and end", opt_help},
@@ -249,5 +250,6 @@ void options_parse(struct options *o, int argc, char **argv)
     }
     if (o->initrd && !o->kernel) options_fail("-initrd without -kernel: add -kernel FILE");
     if (o->machine.append && !o->kernel) options_fail("-append without -kernel: add -kernel FILE");
+    if (o->virtio_serial && !o->machine.virtio_console) options_fail("-device virtio-serial-pci has no port: add -device virtconsole");
     if (!o->kernel) options_fail("nothing to boot: give -kernel FILE (see cupel -help)");
 }

@@ -12,6 +12,7 @@ struct options {
     const char *serial_file;
     const char *trace_file;             // -D; NULL: stderr
     unsigned trace;                     // TRACE_* of -d
+    bool virtio_serial;                 // -device virtio-serial-pci: the controller, which wants a port
 };
 
 void options_parse(struct options *o, int argc, char **argv);

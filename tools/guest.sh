@@ -1,10 +1,12 @@
 #!/bin/sh
 # Makes the default guest: Debian's cloud kernel and a RAM disk with busybox that comes up in a shell on whatever console is in use.
 # Usage: tools/guest.sh [DIR]   (default build/guest) -> DIR/vmlinuz, DIR/initrd
-# Nothing is installed: the kernel's package is downloaded and unpacked into DIR.
+# Nothing is installed: the kernel's package is downloaded and unpacked into DIR. Of its modules, those for virtio devices come along
+# (DIR/modules); the RAM disk has them, and its /init loads them where such a device is on the bus.
 set -e
 dir=${1:-build/guest}
 meta=linux-image-cloud-amd64
+modules='virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio-rng virtio_console'
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,15 +22,32 @@ fetch_kernel() (
     apt-get download -q "$1" >/dev/null 2>&1 || exit 1
     dpkg-deb -x ./*.deb pkg
     cp pkg/boot/vmlinuz-* vmlinuz.new
+    # What Debian builds as modules and Cupel has devices for, numbered in the order in which they need each other.
+    rm -rf modules
+    mkdir modules
+    n=10
+    for m in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci rng-core virtio-rng virtio_console; do
+        f=$(find pkg/lib/modules -name "$m.ko" | head -n 1)
+        [ -z "$f" ] || cp "$f" "modules/$n-$m.ko"
+        n=$((n + 1))
+    done
     chmod 644 vmlinuz.new
+    rm -rf modules modules.new
+    version=$(basename pkg/boot/vmlinuz-* | sed 's/^vmlinuz-//')
+    mkdir -p "modules.new/$version"
+    for m in $modules; do
+        ko=$(find pkg -name "$m.ko" | head -n 1)
+        [ -z "$ko" ] || cp "$ko" "modules.new/$version/"      # what is missing is built in
+    done
     rm -rf pkg ./*.deb
+    mv modules.new modules
     mv vmlinuz.new vmlinuz
     echo "$1" >vmlinuz.package
 )
 update_lists() {
     if [ "$(id -u)" = 0 ]; then apt-get update -q >/dev/null; else sudo apt-get update -q >/dev/null; fi
 }
-if [ ! -s "$dir/vmlinuz" ]; then
+if [ ! -s "$dir/vmlinuz" ] || [ ! -d "$dir/modules" ] || [ ! -d "$dir/modules" ]; then
     pkg=$(real_package)
     [ -n "$pkg" ] || { update_lists; pkg=$(real_package); }
     [ -n "$pkg" ] || { echo "guest.sh: the archive has no $meta (is this Debian?)" >&2; exit 1; }
@@ -40,13 +59,20 @@ fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 root=$tmp/root
-mkdir -p "$root/bin" "$root/sbin" "$root/proc" "$root/sys" "$root/dev" "$root/etc" "$root/tmp" "$root/root"
+mkdir -p "$root/lib/modules" "$root/bin" "$root/sbin" "$root/proc" "$root/sys" "$root/dev" "$root/etc" "$root/tmp" "$root/root"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for a in $("$root/bin/busybox" --list); do
     [ "$a" = busybox ] || ln -s busybox "$root/bin/$a"
 done
+cp "$dir"/modules/*.ko "$root/lib/modules/" 2>/dev/null || :
 ln -s ../bin/busybox "$root/sbin/poweroff"
 ln -s ../bin/busybox "$root/sbin/reboot"
+# modprobe's tables: dependencies, and which module a device of the bus wants.
+mkdir -p "$root/lib/modules"
+cp -R "$dir/modules/." "$root/lib/modules/"
+for v in "$root"/lib/modules/*; do
+    busybox depmod -b "$root" "$(basename "$v")"
+done
 # Further files for the RAM disk (test and benchmark programs): GUEST_EXTRA names a directory that is laid over it.
 [ -z "$GUEST_EXTRA" ] || cp -R "$GUEST_EXTRA/." "$root/"
 echo 'root:x:0:0:root:/root:/bin/sh' >"$root/etc/passwd"
@@ -60,10 +86,22 @@ mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts 2>/dev/null
 mount -t tmpfs tmp /tmp
+# Drivers: whatever the devices on the buses ask for and the RAM disk has. A virtio device's own bus appears with the first round.
+for bus in pci virtio; do
+    for alias in /sys/bus/$bus/devices/*/modalias; do
+        [ ! -e "$alias" ] || modprobe -q "$(cat "$alias")" 2>/dev/null
+    done
+done
+# With console=hvc0 the kernel had no console to start this script on; now there is one.
+if (: >/dev/console) 2>/dev/null; then exec </dev/console >/dev/console 2>&1; fi
 # Without an init that takes signals, poweroff, reboot and halt have to do it themselves.
 echo "alias poweroff='poweroff -f' reboot='reboot -f' halt='halt -f'" >/etc/profile
 export ENV=/etc/profile
 hostname cupel
+for m in /lib/modules/*.ko; do insmod $m 2>/dev/null; done
+# cupel.tty=NAME on the kernel's command line: the shell's terminal, if it is not the kernel's console.
+tty=$(sed -n 's/.*cupel\.tty=\([a-zA-Z0-9]*\).*/\1/p' /proc/cmdline)
+[ -z "$tty" ] || exec </dev/$tty >/dev/$tty 2>&1
 cd /
 echo
 echo "Linux $(uname -r) on $(uname -m), $(nproc) CPU, $(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB, up $(cut -d ' ' -f 1 /proc/uptime) s"
@@ -71,7 +109,7 @@ echo "Welcome to Cupel's guest. 'poweroff' ends it."
 echo
 [ ! -x /bin/autorun ] || /bin/autorun
 while :; do
-    setsid cttyhack sh
+    if [ -n "$tty" ]; then setsid -c sh; else setsid cttyhack sh; fi
 done
 INIT
 chmod 755 "$root/init"

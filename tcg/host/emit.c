@@ -257,6 +257,7 @@ static void emit_entry_cold(struct emit *e)
 
 static void emit_one(struct emit *e, const struct ir_op *o)
 {
+    emit_flags_before_def(e, o);
     switch (o->opc) {
     case IR_INSN:
         ASSERT(e->insn < ARRAY_SIZE(e->insn_off), "instructions of block %#llx", (unsigned long long)e->b->pc);
@@ -291,6 +292,13 @@ static void emit_finish(struct emit *e)
     e->t->used = align_up(e->t->used + tb->code_size, 16);
 }
 
+static unsigned count_exits(const struct ir_block *b)
+{
+    unsigned n = 1;                                    // the poll's
+    for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
+    return n;
+}
+
 void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
 {
     struct emit *e = t->emit;
@@ -305,6 +313,7 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     e->insn = 0;
     for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
     tb->code = t->rx + t->used;
+    tb->exits = tcg_arena_alloc(t, count_exits(b) * sizeof *tb->exits);
     emit_temps_plan(e);
     emit_groups_plan(e);
     e->group = NULL;

@@ -56,6 +56,7 @@ struct emit {
     int fl_def;               // op that defined them, -1: block entry
     u16 fl_recipe;            // how to rebuild them where neither holds
     u64 fl_written;           // registers written since fl_def
+    u16 fl_pending;           // recipe made before the defining op was emitted
 
     // ---- shared lookups ----
     struct group groups[EMIT_MAX_GROUPS];
@@ -94,6 +95,7 @@ void emit_flags_start(struct emit *e);
 void emit_flags_before_clobber(struct emit *e);             // EFLAGS are about to be overwritten by non-guest code
 void emit_flags_need(struct emit *e);                       // the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
 void emit_flags_save(struct emit *e);                       // into vcpu.cc
+void emit_flags_before_def(struct emit *e, const struct ir_op *o);   // o is about to be emitted
 void emit_flags_after(struct emit *e, const struct ir_op *o);   // o has been emitted
 u16 emit_flags_recipe(struct emit *e);                      // for a fault point here
 void emit_mark(struct emit *e, u16 insn, u16 recipe);       // fault point from here on

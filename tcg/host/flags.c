@@ -99,32 +99,111 @@ void emit_flags_need(struct emit *e)
     e->fl_host = true;
 }
 
-// A recipe for the flags that o has just defined, if its operands or its result stay in registers.
-static u16 recipe_of(struct emit *e, const struct ir_op *o)
+// How the flags that o defines can be computed again, from registers as o leaves them; before_op: from operands as o finds them. False: they cannot.
+static bool recipe_form(const struct ir_op *o, struct flag_recipe *r, bool *before_op)
 {
-    struct flag_recipe r = {.kind = FR_OP, .opc = o->opc, .size = o->size, .a = IR_NONE, .b = IR_NONE};
-    if (o->hi || e->n_recipes == EMIT_MAX_RECIPES) return NO_RECIPE;
+    *r = (struct flag_recipe){.kind = FR_OP, .opc = o->opc, .size = o->size, .a = IR_NONE, .b = IR_NONE};
+    *before_op = false;
+    if (o->hi) return false;
     switch (o->opc) {
+    case IR_SHL: case IR_SHR: case IR_SAR: case IR_IMUL:
+        if (o->has_mem || (o->opc != IR_IMUL && o->b != IR_IMM)) return false;
+        *before_op = true;
+        r->a = o->a;
+        r->b = o->b;
+        break;
     case IR_CMP: case IR_TEST:
-        r.a = o->a;
-        r.b = o->b;
+        r->a = o->a;
+        r->b = o->b;
         break;
     case IR_ADD: case IR_SUB:
-        if (o->d != o->a || (o->opc == IR_ADD && o->b == o->d)) return NO_RECIPE;
-        r.a = o->d;
-        r.b = o->b;
+        if (o->d != o->a || (o->opc == IR_ADD && o->b == o->d)) return false;
+        r->a = o->d;
+        r->b = o->b;
         break;
-    case IR_AND: case IR_OR: case IR_XOR:
-        r.a = r.b = o->d;
-        break;
-    case IR_NEG:
-        r.a = r.b = o->d;
+    case IR_AND: case IR_OR: case IR_XOR: case IR_NEG:
+        r->a = r->b = o->d;
         break;
     default:
-        return NO_RECIPE;
+        return false;
     }
-    if (r.a >= 32 || (r.b >= 32 && r.b != IR_IMM)) return NO_RECIPE;
-    if (r.b == IR_IMM) r.imm = (s32)o->imm;
+    if (r->a >= 32 || (r->b >= 32 && r->b != IR_IMM)) return false;
+    if (r->b == IR_IMM) r->imm = (s32)o->imm;
+    return true;
+}
+
+// After op i, before the next complete definition: which registers of the mask `regs` are overwritten before a fault point? *read: the value itself is
+// wanted before that, so that a recipe is of no use.
+static u64 lost_before_fault(const struct emit *e, unsigned i, u64 regs, bool *read)
+{
+    u64 written = 0, lost = 0;
+    *read = false;
+    for (unsigned j = i + 1; j < e->b->n; j++) {
+        const struct ir_op *o = &e->b->ops[j];
+        if (op_reads_value(o)) {
+            *read = true;
+            return lost;
+        }
+        if (ir_may_fault(o)) lost |= written & regs;
+        if (o->fdef == FL_ALL) return lost;
+        written |= ir_writes(o);
+    }
+    *read = true;
+    return lost;
+}
+
+static bool fault_follows(const struct emit *e, unsigned i)
+{
+    for (unsigned j = i + 1; j < e->b->n; j++) {
+        if (ir_may_fault(&e->b->ops[j])) return true;
+        if (e->b->ops[j].fdef == FL_ALL) return false;
+    }
+    return false;
+}
+
+static void keep_operand(struct emit *e, u8 *where, u8 slot)
+{
+    u8 r = *where;
+    if (r >= 32) return;
+    u8 h = emit_use(e, r);
+    as_store(&e->as, rm_gs(ENV(flag_operand) + 8 * slot), h);
+    *where = (u8)(FR_SLOT0 + slot);
+}
+
+// One or two stores beside the defining op keep what its recipe needs and the code after it overwrites: cheaper than to save the flags.
+// Called before o is emitted; the rest of the work is in emit_flags_after.
+void emit_flags_before_def(struct emit *e, const struct ir_op *o)
+{
+    struct flag_recipe r;
+    bool before, read;
+    e->fl_pending = NO_RECIPE;
+    if (o->fdef != FL_ALL || e->n_recipes == EMIT_MAX_RECIPES || !recipe_form(o, &r, &before) || !before) return;
+    lost_before_fault(e, e->i, 0, &read);
+    if (read || !fault_follows(e, e->i)) return;
+    keep_operand(e, &r.a, 0);
+    if (o->a == o->b) r.b = r.a;
+    else keep_operand(e, &r.b, 1);
+    e->recipes[e->n_recipes] = r;
+    e->fl_pending = (u16)e->n_recipes++;
+    e->busy = 0;
+}
+
+// The recipe for what o has just defined.
+static u16 recipe_of(struct emit *e, const struct ir_op *o)
+{
+    struct flag_recipe r;
+    bool before, read;
+    if (e->fl_pending != NO_RECIPE) return e->fl_pending;
+    if (e->n_recipes == EMIT_MAX_RECIPES || !recipe_form(o, &r, &before) || before) return NO_RECIPE;
+    u64 regs = (r.a < 32 ? 1ull << r.a : 0) | (r.b < 32 ? 1ull << r.b : 0);
+    u64 lost = lost_before_fault(e, e->i, regs, &read);
+    if (!read && lost) {
+        bool same = r.a == r.b;
+        e->busy = 0;                             // the op is done with its scratch registers
+        if (r.a < 32 && (lost >> r.a & 1)) keep_operand(e, &r.a, 0);
+        if (same) r.b = r.a;
+        else if (r.b < 32 && (lost >> r.b & 1)) keep_operand(e, &r.b, 1);
+    }
     e->recipes[e->n_recipes] = r;
     return (u16)e->n_recipes++;
 }

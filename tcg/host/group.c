@@ -137,6 +137,7 @@ void emit_group_cold(struct emit *e, const struct cold *c)
     for (e->i = g->first; e->i <= g->last; e->i++) {
         const struct ir_op *o = &e->b->ops[e->i];
         e->no_temp_r14 = e->i != g->last;
+        emit_flags_before_def(e, o);
         if (o->opc == IR_INSN) e->insn++;
         else emit_op(e, o);
         emit_flags_after(e, o);

@@ -1,11 +1,12 @@
-// The reference interpreter. One op after another, in the order of ops.def: read the operands, compute, then commit: destination and flags change
-// together and last, after everything that can fault - so that the vCPU is exact at every access.
+// The reference interpreter. One op after another, in the order of ops.def: read the operands, compute, then commit: destination and flags
+// change together and last, after everything that can fault - so that the vCPU is exact at every access.
 //
-// Flags are computed in EFLAGS' own bit positions, and merged into the vCPU's cc under the op's fdef: what an op does not define stays. The flags that
-// x86 leaves undefined (after shifts, rotates and products) are "what the host gives", so those ops run on the host's own instruction; everything that has
-// a formula is written as one.
+// Flags are computed in EFLAGS' own bit positions, and merged into the vCPU's cc under the op's fdef: what an op does not define stays. The
+// flags that x86 leaves undefined (after shifts, rotates and products) are "what the host gives", so those ops run on the host's own
+// instruction; everything that has a formula is written as one.
 //
-// Read-modify-writes probe for writing first: their fault is a write's (SDM 3A 4.7, W/R bit). Atomicity is not modelled: one vCPU at a time.
+// Read-modify-writes probe for writing first: their fault is a write's (SDM 3A 4.7, W/R bit). Atomicity is not modelled: one vCPU at a
+// time.
 #include "tcg/ir/interp.h"
 
 #include "kernel/base/bits.h"

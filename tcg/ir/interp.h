@@ -11,6 +11,6 @@ enum ir_interp_result {
     INTERP_RAN_OFF,     // the block has no end: a producer's mistake
 };
 
-// Runs block b from op *at on the vCPU's state (regs, temps, cc); memory through mem_ld and mem_st, whose faults leave by vcpu_leave with pc and cc
-// exact. Own core, outside of translated code, BQL not held. *at: the op it ended at.
+// Runs block b from op *at on the vCPU's state (regs, temps, cc); memory through mem_ld and mem_st, whose faults leave by vcpu_leave with
+// pc and cc exact. Own core, outside of translated code, BQL not held. *at: the op it ended at.
 enum ir_interp_result ir_interp(struct vcpu *c, const struct ir_block *b, unsigned *at);

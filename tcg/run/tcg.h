@@ -11,15 +11,16 @@
 #include "tcg/ir/ir.h"
 #include "tcg/run/vcpu.h"
 
-enum { TB_MAX_EXITS = 10, TB_MAX_INSNS = 64, TB_CODE_MAX = 256 * 1024 };
+enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64, TB_CODE_MAX = 256 * 1024 };
 
 // How flags can be had at a fault point (tcg/host/flags.c).
 struct flag_recipe {
     u8 kind;              // FR_*
     u8 opc, size;         // FR_OP: the IR op that defined them
-    u8 a, b;              // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm
+    u8 a, b;              // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm; FR_SLOT0/1: flag_operand[]
     s32 imm;
 };
+enum { FR_SLOT0 = 64, FR_SLOT1 };
 enum { FR_SAVED,          // vcpu.cc holds them
        FR_HOST,           // the trapping host instruction's EFLAGS hold them
        FR_OP };           // recompute from a and b
@@ -61,11 +62,11 @@ struct tb {
     bool oneshot;         // never registered: run once
     bool unlinked;        // an exit request took its chaining back
     u8 n_exits;
-    struct tb_exit exits[TB_MAX_EXITS];
+    struct tb_exit *exits;
     struct tb_exit *in_head;
-    u8 n_ind;             // jump-cache lookups: offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
+    u8 n_ind;             // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
     bool wants_host;      // prefers to be entered with flags in EFLAGS
-    struct { u32 jne, jmp, miss; } ind[TB_MAX_EXITS];
+    struct { u32 jne, jmp, miss; } ind[1];
     u16 n_marks, n_recipes;
     struct tb_mark *marks;
     struct flag_recipe *recipes;

@@ -84,6 +84,7 @@ struct vcpu {
     u64 helper_ra;                     // [emitted] return address into translated code of the helper now running; 0: none
     struct vcpu *self;                 // [emitted] this vCPU, for C called from translated code
     u64 group_addr;                    // [emitted] R14 of a shared lookup while an op borrows the register
+    u64 flag_operand[2];               // [emitted] operands kept for a flag recipe
     u64 args[3];                       // [emitted] arguments of IR_CALL on their way to C
     u64 fault_rip, fault_eflags;       // a host fault in translated code, noted by vcpu_host_fault; fault_rip 0: none
     unsigned fault_vector;

@@ -1,8 +1,8 @@
 // What must be equal, and how a difference is told.
 //
-// Everything architectural is compared, the flags that manuals call undefined included: both sides run on the same CPU. Left out, because a translator
-// that runs x87 code in a code cache cannot have them: the x87 instruction and data pointers and the last opcode (FIP, FDP, FOP; SDM 1 8.1.8).
-// State components that XSTATE_BV says are in their initial configuration are filled in before (SDM 1 13.6).
+// Everything architectural is compared, the flags that manuals call undefined included: both sides run on the same CPU. Left out, because a
+// translator that runs x87 code in a code cache cannot have them: the x87 instruction and data pointers and the last opcode (FIP, FDP, FOP;
+// SDM 1 8.1.8). State components that XSTATE_BV says are in their initial configuration are filled in before (SDM 1 13.6).
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
-// The CPU side. A run enters and leaves through signal frames: INT3 in native_run brings up the handler, which keeps the harness' registers,
-// puts the test's whole state (general registers, flags, XSAVE image) into the frame and returns - sigreturn is the loader. The exception
-// that ends the test brings the handler up again; the frame is the result, and the harness' registers go back in.
+// The CPU side. A run enters and leaves through signal frames: INT3 in native_run brings up the handler, which keeps the harness'
+// registers, puts the test's whole state (general registers, flags, XSAVE image) into the frame and returns - sigreturn is the loader. The
+// exception that ends the test brings the handler up again; the frame is the result, and the harness' registers go back in.
 //
 // FS and GS bases belong to the test while it runs: they are switched in the handler, which therefore uses no thread-local data (no stack
 // protector: see insn.mk).

@@ -1,7 +1,7 @@
 // rows/*.def -> one assembler file and one C table.
 //
-// A row is `assembler text | options`; options as in state.h. {a/b/c} makes one row per alternative; {=x/y/z} goes in step with the first such group of
-// the line, {2=...} with the second. A line `@ options` sets options for the rows that follow; # starts a comment line.
+// A row is `assembler text | options`; options as in state.h. {a/b/c} makes one row per alternative; {=x/y/z} goes in step with the first
+// such group of the line, {2=...} with the second. A line `@ options` sets options for the rows that follow; # starts a comment line.
 // Output: argv[1].S (rows one after another, each ended by UD2; .rowtab holds their offsets) and argv[1].inc (texts).
 #include <stdio.h>
 #include <stdlib.h>

@@ -10,7 +10,7 @@ struct seq_item {
     u8 kind;             // SEQ_*
     u8 len, bytes[17];
     u8 op;               // SEQ_JCC: condition; SEQ_LOOP: opcode
-    u8 target;           // item to branch to; at least this one's number + 1; may be the end
+    u8 to;           // item to branch to; at least this one's number + 1; may be the end
     const char *name;
 };
 enum { SEQ_INSN, SEQ_JCC, SEQ_LOOP, SEQ_CALL, SEQ_JMP };

@@ -1,9 +1,9 @@
 // Flags that are undefined by the manual and that the CPU does not touch.
 //
-// After MUL, DIV, TZCNT and a few more, the manual calls some flags undefined, and processors differ: some write them, some leave what was there before.
-// Where they are left, "what was there before" is a dead value to the translator: it says that such an instruction defines all its flags, so nobody
-// keeps the old ones for it, and no program can rely on them. Such a flag is not compared - but only after the proof, for each input, on this CPU:
-// the run is repeated with all arithmetic flags inverted, and the flag must follow.
+// After MUL, DIV, TZCNT and a few more, the manual calls some flags undefined, and processors differ: some write them, some leave what was
+// there before. Where they are left, "what was there before" is a dead value to the translator: it says that such an instruction defines
+// all its flags, so nobody keeps the old ones for it, and no program can rely on them. Such a flag is not compared - but only after the
+// proof, for each input, on this CPU: the run is repeated with all arithmetic flags inverted, and the flag must follow.
 #include <string.h>
 
 #include "tcg/guest/x86/cpu.h"

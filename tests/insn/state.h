@@ -63,10 +63,10 @@ static inline u64 rng_below(struct rng *r, u64 n) { return rng_next(r) % n; }
 //   p  pointer into the data window: aligned, unaligned, page-crossing, into the unmapped page, not canonical
 //   pv the same without faults;  pa 64-byte aligned;  pe near the window's end
 //   c  count 0..40;  s  small signed;  e  edge or random value (default)
-// and: df (direction flag random), n=N (inputs for this row), fpx (unmasked floating-point exceptions often), fp0 (x87 stack empty, all masked),
-// cr2, ff: CR2, or the arithmetic flags in a fault's frame, differ between processors here and are not compared;
-// stale (flags that are undefined by the manual are not compared, without proof, because something in front defines them);
-// sane (SSE registers hold ordinary numbers only, default MXCSR).
+// and: df (direction flag random), n=N (inputs for this row), fpx (unmasked floating-point exceptions often), fp0 (x87 stack empty, all
+// masked), cr2, ff: CR2, or the arithmetic flags in a fault's frame, differ between processors here and are not compared; stale (flags that
+// are undefined by the manual are not compared, without proof, because something in front defines them); sane (SSE registers hold ordinary
+// numbers only, default MXCSR).
 void input_make(struct insn_state *in, const char *opts, unsigned index, struct rng *r);
 void input_memory(struct insn_memory *m, struct rng *r);
 unsigned input_count(const char *opts, unsigned dflt);

@@ -1,5 +1,5 @@
-// The platform contract for tests: one core, no interrupts, no timer; time stands where a test would see it move. Synchronous faults of translated
-// code arrive through the tests' own signal handlers (translated.c). Compiled, like every platform, without vector registers.
+// The platform contract for tests: one core, no interrupts, no timer; time stands where a test would see it move. Synchronous faults of
+// translated code arrive through the tests' own signal handlers (translated.c). Compiled, like every platform, without vector registers.
 #define _GNU_SOURCE
 #include <asm/prctl.h>
 #include <string.h>

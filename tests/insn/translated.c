@@ -1,11 +1,11 @@
-// The Cupel side: a guest with 64 MiB of RAM in long mode, whose user mode sees the same virtual addresses as the process that runs the tests.
+// The Cupel side: a guest with 64 MiB of RAM in long mode, whose user mode sees the same virtual addresses as the process that runs the
+// tests.
 //
 // Guest-physical layout: page tables, descriptor tables, exception stubs and their stack in the first 64 KiB (mapped at
 // KERNEL_BASE, supervisor only: the other half, as an operating system's is, and like there every user access to it is refused);
-// code at CODE_PHYS; data and stack pages at DATA_PHYS in an order that makes neighbouring virtual pages strangers in memory, so that an access
-// that crosses a page is really two.
-// Each of the 32 exception stubs writes to the port PORT_BASE + vector; the port's handler asks for a shutdown, vcpu_run returns, and the exception
-// frame on the stub's stack together with the vCPU is the result.
+// code at CODE_PHYS; data and stack pages at DATA_PHYS in an order that makes neighbouring virtual pages strangers in memory, so that an
+// access that crosses a page is really two. Each of the 32 exception stubs writes to the port PORT_BASE + vector; the port's handler asks
+// for a shutdown, vcpu_run returns, and the exception frame on the stub's stack together with the vCPU is the result.
 #define _GNU_SOURCE
 #include <setjmp.h>
 #include <signal.h>

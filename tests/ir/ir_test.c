@@ -2,9 +2,9 @@
 //
 //     ir_test [rounds=N] [seed=N] [exit=poll]
 //
-// A guest architecture of its own makes it possible without x86: its translate() hands out the block under test; memory is mapped one to one, a window
-// of it readable and writable, everything else faults, and a fault ends the run. Compared: registers, flags, pc, memory, and whether it faulted.
-// In front, the interpreter is checked against results computed by hand, so that the two cannot agree on nonsense.
+// A guest architecture of its own makes it possible without x86: its translate() hands out the block under test; memory is mapped one to
+// one, a window of it readable and writable, everything else faults, and a fault ends the run. Compared: registers, flags, pc, memory, and
+// whether it faulted. In front, the interpreter is checked against results computed by hand, so that the two cannot agree on nonsense.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,7 +1,9 @@
-// The softmmu knows addresses, not instructions. Three rare cases need the instruction: addresses that are not canonical (#SS or #GP), operands that
-// must be aligned, whose #GP goes before the page fault that the lookup finds first, and x87 errors still pending, which go before both. Here, on the way to raising a fault, it is decoded once more.
+// The softmmu knows addresses, not instructions. Three rare cases need the instruction: addresses that are not canonical (#SS or #GP),
+// operands that must be aligned, whose #GP goes before the page fault that the lookup finds first, and x87 errors still pending, which go
+// before both. Here, on the way to raising a fault, it is decoded once more.
 //
-// Valid only while an instruction runs: during the delivery of an exception (exc_nest) accesses are implicit ones, and the answers are "no".
+// Valid only while an instruction runs: during the delivery of an exception (exc_nest) accesses are implicit ones, and the answers are
+// "no".
 #include "tcg/guest/x86/faultinsn.h"
 
 #include <string.h>
@@ -44,8 +46,8 @@ bool x86_fault_is_stack(struct x86_cpu *c)
     return i.is_mem && i.seg == SEG_SS;
 }
 
-// Bytes to which the memory operand must be aligned; 1: any. Legacy SSE wants 16 except where its name says unaligned (SDM 1 11.4.4, 12.10.3); under
-// VEX only the moves that say aligned, to the whole vector (SDM 1 14.9).
+// Bytes to which the memory operand must be aligned; 1: any. Legacy SSE wants 16 except where its name says unaligned (SDM 1 11.4.4,
+// 12.10.3); under VEX only the moves that say aligned, to the whole vector (SDM 1 14.9).
 static unsigned demanded(const struct x86_insn *i)
 {
     static const char *const unaligned[] = {"movups", "movupd", "movdqu", "lddqu", "pcmpestri", "pcmpestrm", "pcmpistri", "pcmpistrm"};
@@ -99,5 +101,6 @@ bool x86_fault_is_x87(struct x86_cpu *c)
 {
     struct x86_insn i;
     if (!x87_pending(c) || !(c->cr0 & CR0_NE) || !fault_insn(c, &i)) return false;
+    if (!strncmp(i.desc->name, "cvtpi2", 6)) return false;   // with a memory operand they do not wait before the access
     return (i.desc->attr & (IA_X87 | IA_MMX)) && strncmp(i.desc->name, "fn", 2);
 }

@@ -5,8 +5,8 @@
 
 // True if an access to a linear address that is not canonical is a stack access: #SS(0) instead of #GP(0) (SDM 1 3.3.7.1).
 bool x86_fault_is_stack(struct x86_cpu *c);
-// True if the instruction demands an alignment that its operand does not have: #GP(0), which goes before a page fault (SDM 3A table 6-2). `lin` is the
-// address that faulted.
+// True if the instruction demands an alignment that its operand does not have: #GP(0), which goes before a page fault (SDM 3A table 6-2).
+// `lin` is the address that faulted.
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin);
 // True if the instruction waits for x87 errors and one is pending: #MF, before its operand is looked at (SDM 1 8.7).
 bool x86_fault_is_x87(struct x86_cpu *c);

@@ -165,6 +165,7 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
     }
     bool lma = x86_long_mode(c);
     if (lma && !x86_canonical(a.v)) {
+        if (raise && acc != ACCESS_EXEC && x86_fault_is_x87(c)) x86_raise(c, EXC_MF, -1);
         if (raise) x86_raise(c, acc != ACCESS_EXEC && x86_fault_is_stack(c) && !x86_fault_is_misaligned(c, a.v) ? EXC_SS : EXC_GP, 0);
         return false;
     }

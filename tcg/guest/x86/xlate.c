@@ -149,6 +149,7 @@ void x86_translate(struct vcpu *c, struct ir_block *b, unsigned max_insns)
     struct xlate x;
     block_init(c, b, &x);
     if (max_insns == 0 || (x.mode & (TBM_TF | TBM_INHIBIT))) max_insns = 1;
+    x.max_insns = max_insns;
     while (!x.ended && (b->n_insns < max_insns || x.sti_call) && b->n < IR_MAX_OPS - OPS_PER_INSN) {
         struct x86_insn i = {0};
         enum decode_result res;
@@ -159,7 +160,7 @@ void x86_translate(struct vcpu *c, struct ir_block *b, unsigned max_insns)
         translate_insn(&x, &i, res);
         if (sti && x.sti_call) x.sti_call = NULL;          // STI; STI: the second finds IF set
         b->n_insns++;
-        b->len += i.len;
+        if (!x.loop_copies || x.loop_body == b->n_insns) b->len += i.len;
         x.pc = x.next_pc;
         if ((code_address(&x, x.pc).v & PAGE_MASK) != page) break;
     }

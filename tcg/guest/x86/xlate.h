@@ -22,6 +22,8 @@ struct xlate {
     u8 n_temps;           // temporaries handed out in this instruction
     u8 side_exits;        // BR/BRCXZ so far in the block
     struct ir_op *sti_call;   // STI was the instruction before: its helper call
+    unsigned max_insns;   // of the block
+    unsigned loop_body, loop_copies;   // instructions of the first round, rounds begun again (xlate_unroll)
     bool ended;           // an X op was appended: the block is complete
     u64 pc;               // of the instruction being translated (offset in CS)
     u64 next_pc;          // of the one after it, wrapped to the code size
@@ -76,6 +78,8 @@ u64 xlate_set_pc(struct vcpu *c, u64 a, u64 b, u64 d);
 // Raises exception vec at this instruction (error < 0: none) and ends the block.
 void xlate_raise(struct xlate *x, unsigned vec, s64 error);
 // Ends of the block.
+// If the branch to target closes a short loop over the whole block, translation goes on there: true, and the caller emits what leaves the loop.
+bool xlate_unroll(struct xlate *x, u64 target);
 void xlate_end_goto(struct xlate *x, u64 pc);            // direct, chainable
 void xlate_end_gotor(struct xlate *x, u8 reg);           // indirect
 void xlate_end_leave(struct xlate *x);                   // to the loop, at next_pc

@@ -62,8 +62,15 @@ static void branch_cxz(struct xlate *x, unsigned asz, u64 target) { ir_new(x->b,
 bool xlate_jcc(struct xlate *x, const struct x86_insn *i)
 {
     if (shadowed(x, i, i->opcode & 15)) return true;
+    u64 fall = x->next_pc;
+    if (xlate_unroll(x, rel_target(x, i))) {
+        branch_cc(x, (i->opcode & 15) ^ 1, fall);
+        x->side_exits++;
+        return true;
+    }
     branch_cc(x, i->opcode & 15, rel_target(x, i));
-    xlate_side_exit(x);
+    if (x->loop_copies && rel_target(x, i) == x->b->pc) xlate_end_goto(x, fall);    // the last round
+    else xlate_side_exit(x);
     return true;
 }
 
@@ -97,8 +104,9 @@ static u8 indirect_target(struct xlate *x, const struct x86_insn *i)
 
 bool xlate_jmp(struct xlate *x, const struct x86_insn *i)
 {
-    if (i->desc->opnd[0].addr == OA_J) xlate_end_goto(x, rel_target(x, i));
-    else xlate_end_gotor(x, indirect_target(x, i));
+    if (i->desc->opnd[0].addr == OA_J) {
+        if (!xlate_unroll(x, rel_target(x, i))) xlate_end_goto(x, rel_target(x, i));
+    } else xlate_end_gotor(x, indirect_target(x, i));
     return true;
 }
 

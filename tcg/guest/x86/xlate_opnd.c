@@ -191,10 +191,26 @@ void xlate_end_gotor(struct xlate *x, u8 reg)
 }
 
 // More side exits would make blocks whose tail is rarely reached.
-enum { MAX_SIDE_EXITS = 4 };
+enum { MAX_SIDE_EXITS = 4, LOOP_BODY_MAX = 16, LOOP_COPIES = 4 };
+
+// A branch back to the start of a short block: translation goes on there for a few rounds, so that the work at a block's head is done once for all of them and
+// what a round leaves behind (flags, above all) is known to the next.
+bool xlate_unroll(struct xlate *x, u64 target)
+{
+    unsigned n = x->b->n_insns + 1;
+    if (target != x->b->pc) return false;
+    if (!x->loop_body) x->loop_body = n;
+    if (x->loop_body > LOOP_BODY_MAX || x->loop_copies + 1 >= LOOP_COPIES) return false;
+    if (n + x->loop_body > x->max_insns || x->sti_call || x->b->page[1] != ~0ull) return false;
+    x->loop_copies++;
+    x->next_pc = target;
+    return true;
+}
+
 void xlate_side_exit(struct xlate *x)
 {
-    if (++x->side_exits >= MAX_SIDE_EXITS) xlate_end_goto(x, x->next_pc);
+    unsigned max = x->loop_copies ? MAX_SIDE_EXITS * LOOP_COPIES : MAX_SIDE_EXITS;
+    if (++x->side_exits >= max) xlate_end_goto(x, x->next_pc);
 }
 
 void xlate_end_leave(struct xlate *x)
