@@ -177,6 +177,17 @@ static bool key_serial(struct parse *p, const char *v)
 static bool key_no_reboot(struct parse *p, const char *v) { return value_bool(v, &p->e->no_reboot); }
 static bool key_debugcon(struct parse *p, const char *v) { return value_bool(v, &p->e->debugcon); }
 
+// One device a line, by QEMU's name.
+static bool key_device(struct parse *p, const char *v)
+{
+    struct config_entry *e = p->e;
+    const struct { const char *name; bool *on; } devices[] = {
+        {"virtio-rng-pci", &e->virtio_rng}, {"virtio-serial-pci", &e->virtio_serial}, {"virtconsole", &e->virtio_console}};
+    for (unsigned i = 0; i < ARRAY_SIZE(devices); i++)
+        if (!strcmp(v, devices[i].name)) return *devices[i].on = true;
+    return false;
+}
+
 static bool key_debug_exit(struct parse *p, const char *v)
 {
     u64 base, size = 4;
@@ -203,6 +214,7 @@ static const struct key keys[] = {
     {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,tb-size=64M (1M..512M)"},
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
+    {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 
@@ -283,6 +295,12 @@ static void config_finish(struct parse *p)
         if (!e->kernel[0] && !e->error[0])
             fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line,
                          e->name);
+    }
+    for (unsigned i = 0; i < p->c->count; i++) {
+        struct config_entry *e = &p->c->entries[i];
+        if (e->virtio_serial && !e->virtio_console && !e->error[0])
+            fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has virtio-serial-pci without a port; add a line `device = virtconsole'", p->file,
+                         e->line, e->name);
     }
     bool found = p->c->count && !strcmp(p->c->entries[p->c->default_index].name, p->c->default_name);
     if (p->c->default_name[0] && !found && !p->c->error[0])

@@ -14,6 +14,7 @@ struct config_entry {
     u64 memory;                                 // bytes
     unsigned smp;
     bool exit_poll, no_chain, no_reboot, debugcon;
+    bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
     u32 debug_exit_base, debug_exit_size;
     u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port

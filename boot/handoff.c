@@ -117,6 +117,8 @@ static void info_entry(struct boot_info *info, const struct config_entry *e)
     info->no_chain = e->no_chain;
     info->no_reboot = e->no_reboot;
     info->debugcon = e->debugcon;
+    info->virtio_rng = e->virtio_rng;
+    info->virtio_console = e->virtio_console;
     info->tb_size = e->tb_size;
     info->debug_exit_base = e->debug_exit_base;
     info->debug_exit_size = e->debug_exit_size;

@@ -27,14 +27,20 @@ void debug_exit_new(struct phys *p, struct vcpu *c, u16 base, unsigned size)
 // The read tells a program that the port is there.
 static u64 debugcon_read(void *opaque, u64 addr, unsigned size) { return 0xe9; }
 
+struct debugcon { void (*out)(const void *buf, size_t len); };
+
 static void debugcon_write(void *opaque, u64 addr, u64 val, unsigned size)
 {
+    const struct debugcon *s = opaque;
     u8 b = val;
-    plat_console_write(&b, 1);
+    s->out(&b, 1);
 }
 
-void debugcon_new(struct phys *p, u16 port)
+void debugcon_new(struct phys *p, u16 port, void (*out)(const void *buf, size_t len))
 {
     static const struct io_ops ops = {.read = debugcon_read, .write = debugcon_write, .max_size = 1};
-    phys_add_ports(p, port, 1, &ops, NULL, "debugcon");
+    struct debugcon *s = plat_pages_alloc(sizeof *s);
+    if (!s) panic("no memory for debugcon");
+    s->out = out;
+    phys_add_ports(p, port, 1, &ops, s, "debugcon");
 }

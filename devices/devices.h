@@ -75,7 +75,7 @@ void i8042_reset(struct i8042 *s);
 bool i8042_key(struct i8042 *s, const u8 *codes, unsigned n);
 bool i8042_translates(const struct i8042 *s);
 void debug_exit_new(struct phys *p, struct vcpu *c, u16 base, unsigned size);
-void debugcon_new(struct phys *p, u16 port);
+void debugcon_new(struct phys *p, u16 port, void (*out)(const void *buf, size_t len));   // out: as for serial_new
 struct pci;
 // Host bridge, 0xcf8/0xcfc and ECAM (devices/pci.h). gsi[0..ngsi) are the I/O APIC's pins, of which INTx uses 16..23.
 struct pci *pci_new(struct phys *p, const struct irq *gsi, unsigned ngsi);

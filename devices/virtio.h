@@ -78,6 +78,8 @@ struct virtio_console;
 struct virtio_console *virtio_console_new(struct pci *b, void (*out)(const void *buf, size_t len)) MUST_CHECK;
 // False when it has no room; plat_console_ready() is called when there is room again. BQL held.
 bool virtio_console_input(struct virtio_console *s, u8 byte);
+// A driver runs the device: before, and after it has gone, input is better given to somebody else. BQL held.
+bool virtio_console_driven(const struct virtio_console *s);
 
 // ---- between virtio.c and virtqueue.c ---------------------------------------------------------------------------------
 enum { VIRTIO_F_INDIRECT = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_RING_RESET = 40 };

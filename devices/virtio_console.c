@@ -75,6 +75,18 @@ static void console_config_write(struct virtio_dev *d, unsigned off, u32 val, un
     if (off == CONFIG_EMERG) s->out(&b, 1);
 }
 
+// What the driver that goes has not read is nobody's.
+static void console_reset(struct virtio_dev *d)
+{
+    struct virtio_console *s = CONTAINER_OF(d, struct virtio_console, dev);
+    s->head = s->count = 0;
+    if (!s->refused) return;
+    s->refused = false;
+    plat_console_ready();
+}
+
+bool virtio_console_driven(const struct virtio_console *s) { return virtio_running(&s->dev); }
+
 bool virtio_console_input(struct virtio_console *s, u8 byte)
 {
     if (s->count == INPUT) {
@@ -88,7 +100,7 @@ bool virtio_console_input(struct virtio_console *s, u8 byte)
 
 struct virtio_console *virtio_console_new(struct pci *b, void (*out)(const void *buf, size_t len))
 {
-    static const struct virtio_ops ops = {.notify = console_notify, .config_write = console_config_write};
+    static const struct virtio_ops ops = {.notify = console_notify, .reset = console_reset, .config_write = console_config_write};
     static const u8 config[CONFIG_LEN] = {[4] = 1};                    // size unknown; one port
     static const struct virtio_type type = {.id = VIRTIO_ID_CONSOLE, .class_code = 0x078000, .nqueues = 2, .features = BIT(F_EMERG_WRITE),
                                             .config = config, .config_len = CONFIG_LEN};

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "hosted/hosted.h"
@@ -35,12 +36,18 @@ static int file_create(const char *opt, const char *path)
     return fd;
 }
 
-// The pty's name goes to standard error, as QEMU's does to its monitor..
+// The other end starts raw, or its echo would type the guest's output at the guest; that outlives its being closed. The name goes to standard
+// error, as QEMU's does to its monitor.
 static int pty_open(void)
 {
     int fd = posix_openpt(O_RDWR | O_NOCTTY);
     const char *name = fd >= 0 && grantpt(fd) == 0 && unlockpt(fd) == 0 ? ptsname(fd) : NULL;
-    if (!name) options_fail("-serial pty: no pseudo-terminal: %s", strerror(errno));
+    int other = name ? open(name, O_RDWR | O_NOCTTY | O_CLOEXEC) : -1;
+    struct termios t;
+    if (other < 0 || tcgetattr(other, &t) != 0) options_fail("-serial pty: no pseudo-terminal: %s", strerror(errno));
+    cfmakeraw(&t);
+    tcsetattr(other, TCSANOW, &t);
+    close(other);
     log_write(LOG_INFO, "serial port on %s", name);
     fcntl(fd, F_SETFL, O_NONBLOCK);
     return fd;
@@ -75,6 +82,7 @@ int main(int argc, char **argv)
     if (o.trace_file) output_trace_fd(file_create("-D", o.trace_file));
     trace_set_mask(o.trace);
     int pty = console_open(&o);
+    if (o.serial != SERIAL_STDIO) o.machine.debugcon_out = output_term;   // -debugcon stdio is the terminal, wherever the serial port goes
     time_init();
     if (!machine_create(&o.machine, err, sizeof err)) options_fail("%s", err);
     console_start(&o, pty);

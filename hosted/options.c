@@ -214,7 +214,8 @@ static const struct option options[] = {
     {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
-    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the keyboard)", opt_device},
+    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"
+     "                     keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
     {"version", NULL, "print the version and end", opt_version},
     {"help", NULL, "print this and end", opt_help},

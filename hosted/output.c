@@ -29,7 +29,8 @@ static struct outbuf trace = {.fd = 2, .data = trace_data, .size = sizeof trace_
 void output_console_fd(int fd) { console.fd = fd; }
 void output_trace_fd(int fd) { trace.fd = fd; }
 
-// Writes everything, waiting where the other end is slow; gives up on errors (a closed pipe must not stop the guest).
+// Writes everything, waiting where the other end is slow; gives up on errors and where nobody is at the other end (a closed pipe, or a pty that
+// nobody has open, must not stop the guest).
 static void write_all(int fd, const u8 *p, size_t n)
 {
     while (fd >= 0 && n > 0) {
@@ -40,6 +41,7 @@ static void write_all(int fd, const u8 *p, size_t n)
         } else if (w == -EAGAIN) {
             struct pollfd pf = {.fd = fd, .events = POLLOUT};
             sys_call(SYS_poll, (long)&pf, 1, 100, 0);
+            if (pf.revents & POLLHUP) return;
         } else if (w != -EINTR) {
             return;
         }

@@ -20,7 +20,6 @@
 
 enum { ISA_IRQS = 16, GSIS = 24 };
 #define LOW_RAM_END 0xb0000000ull
-#define DEFAULT_TB_SIZE (128 * MIB)
 
 // The machine. One per run of the emulator; the platform's callbacks carry no argument to find it by.
 static struct machine {
@@ -63,7 +62,8 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-// Device writes from interrupt context (virtio-console input) find the translator in the middle of anything: the pages are noted, and the vCPU drops their
+// Device writes from interrupt context (virtio-console input) find the translator in the middle of anything: the pages are noted, and the
+// vCPU drops their
 // TBs at its next exit, as a processor may go on for a moment with what it fetched before.
 static void drop_noted(struct vcpu *c UNUSED, void *arg UNUSED)
 {
@@ -102,8 +102,11 @@ static void entropy(void *opaque UNUSED, void *buf, size_t len)
 
 static void map_changed(void *opaque UNUSED) { vcpu_request_tlb_flush(m.cpu); }
 
-// The virtio console, where there is one, is what the keyboard types into.
-static bool console_input(u8 byte) { return m.vcon ? virtio_console_input(m.vcon, byte) : serial_input(m.serial, byte); }
+// The virtio console, where there is one with a driver, is what the keyboard types into.
+static bool console_input(u8 byte)
+{
+    return m.vcon && virtio_console_driven(m.vcon) ? virtio_console_input(m.vcon, byte) : serial_input(m.serial, byte);
+}
 
 static void console_out(const void *buf, size_t len) { plat_console_write(buf, len); }
 
@@ -152,7 +155,7 @@ static void devices_create(u64 tsc_hz)
     if (m.cfg.virtio_rng && !virtio_rng_new(m.pci, entropy, NULL)) panic("virtio-rng: the PCI bus is full");
     if (m.cfg.virtio_console && !(m.vcon = virtio_console_new(m.pci, console_out))) panic("virtio-console: the PCI bus is full");
     if (m.cfg.debug_exit_size) debug_exit_new(p, m.cpu, (u16)m.cfg.debug_exit_base, m.cfg.debug_exit_size);
-    if (m.cfg.debugcon) debugcon_new(p, 0xe9);
+    if (m.cfg.debugcon) debugcon_new(p, 0xe9, m.cfg.debugcon_out ? m.cfg.debugcon_out : console_out);
 }
 
 // Loads the kernel and points vCPU 0 at it. Also after every reset.
@@ -190,7 +193,7 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
         fmt_snprintf(err, errlen, "this processor lacks %s, which translated code needs; a PC from 2014 or later has it", host_missing());
         return false;
     }
-    struct tcg_config tc = {.cache_size = cfg->tb_size ? cfg->tb_size : DEFAULT_TB_SIZE, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
+    struct tcg_config tc = {.cache_size = cfg->tb_size ? cfg->tb_size : TB_CACHE_DEFAULT, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
                             .max_insns = TB_MAX_INSNS};
     m.tcg = tcg_new(&tc);
     if (!m.tcg) return fail(err, errlen, "no memory for the code cache; make it smaller with -accel tcg,tb-size=MiB");
@@ -239,7 +242,9 @@ static void wait_while_stopped(void)
 {
     bql_lock();
     clock_pause_vm();
+    u64 since = __builtin_ia32_rdtsc();
     while (m.stopped && !m.quit) plat_idle();
+    x86_vcpu_tsc_hold(m.cpu, __builtin_ia32_rdtsc() - since);
     clock_resume_vm();
     bql_unlock();
 }
@@ -280,33 +285,9 @@ void machine_stop(void)
 
 void machine_cont(void) { m.stopped = false; }
 
-static void info_jit(void (*out)(void *o, const char *s), void *o)
-{
-    char b[512];
-    const struct vcpu *c = m.cpu;
-    const struct tcg *t = m.tcg;
-    u64 guest = t->n_guest_insns ? t->n_guest_insns : 1;
-    fmt_snprintf(b, sizeof b,
-                 "code cache      %llu/%llu KiB, %u TBs, %llu flushes\n"
-                 "translated      %llu TBs, %llu guest instructions, %llu host instructions (%llu.%02llu per guest instruction)\n"
-                 "                %llu KiB of guest code in %llu Mticks\n"
-                 "exits           %llu, TLB misses %llu, device accesses %llu, writes to code %llu\n",
-                 (unsigned long long)(t->used / KIB), (unsigned long long)(t->size / KIB), t->n_tbs, (unsigned long long)t->n_flushes,
-                 (unsigned long long)c->n_translated_tb, (unsigned long long)t->n_guest_insns, (unsigned long long)t->n_host_insns,
-                 (unsigned long long)(t->n_host_insns / guest), (unsigned long long)(t->n_host_insns * 100 / guest % 100),
-                 (unsigned long long)(c->n_translated_bytes / KIB), (unsigned long long)(t->translate_ticks / 1000000),
-                 (unsigned long long)c->n_exits, (unsigned long long)c->n_tlb_miss, (unsigned long long)c->n_mmio, (unsigned long long)c->n_smc);
-    out(o, b);
-    fmt_snprintf(b, sizeof b, "exits by kind   chain %llu, other page %llu, poll %llu, indirect %llu, loop %llu; TLB flushes %llu, of a page %llu\n",
-                 (unsigned long long)c->n_exit_kind[EXIT_CHAIN], (unsigned long long)c->n_exit_kind[EXIT_GUARDED], (unsigned long long)c->n_exit_kind[EXIT_PC],
-                 (unsigned long long)c->n_exit_kind[EXIT_INDIRECT], (unsigned long long)c->n_exit_kind[EXIT_LEAVE],
-                 (unsigned long long)c->n_flush, (unsigned long long)c->n_flush_page);
-    out(o, b);
-}
-
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o)
 {
     if (!__builtin_strcmp(what, "registers")) m.cpu->ops->dump(m.cpu, out, o);
-    else if (!__builtin_strcmp(what, "jit")) info_jit(out, o);
+    else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, m.cpu, out, o);
     else out(o, "info: registers, jit\n");
 }

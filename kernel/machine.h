@@ -16,8 +16,9 @@ struct machine_config {
     bool no_reboot;
     u64 tb_size;                  // code cache bytes; 0: default
     unsigned debug_exit_base, debug_exit_size;   // isa-debug-exit; size 0: absent
-    bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard's input from the serial port
-    bool debugcon;                // port 0xe9 to the console / log
+    bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard from the serial port while a driver runs it
+    bool debugcon;                // port 0xe9 ...
+    void (*debugcon_out)(const void *buf, size_t len);   // ... comes here; NULL: plat_console_write. BQL held
     // Output of the first serial port; NULL: plat_console_write. BQL held.
     void (*serial_out)(const void *buf, size_t len);
 };

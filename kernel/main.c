@@ -63,6 +63,7 @@ void kernel_main(const struct boot_info *info)
         .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,
         .no_reboot = info->no_reboot, .tb_size = info->tb_size,
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
+        .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,
     };
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {

@@ -87,7 +87,8 @@ void plat_console_ready(void);
 // Cupel's own messages (kernel/base/log.c): a whole line or trace text. Any context, guest vector registers may be live.
 void plat_log_write(const char *text, size_t len, bool trace);
 
-// Writes a disassembly of `code` (guest code at pc, or host code) to the trace; bits: 64, 32, 16. A platform without a disassembler writes the bytes. May use
+// Writes a disassembly of `code` (guest code at pc, or host code) to the trace; bits: 64, 32, 16. A platform without a disassembler writes
+// the bytes. May use
 // vector registers: the guest's must have been released. Not from interrupt context.
 void plat_disassemble(u64 pc, const u8 *code, size_t len, unsigned bits);
 

@@ -22,15 +22,6 @@ fetch_kernel() (
     apt-get download -q "$1" >/dev/null 2>&1 || exit 1
     dpkg-deb -x ./*.deb pkg
     cp pkg/boot/vmlinuz-* vmlinuz.new
-    # What Debian builds as modules and Cupel has devices for, numbered in the order in which they need each other.
-    rm -rf modules
-    mkdir modules
-    n=10
-    for m in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci rng-core virtio-rng virtio_console; do
-        f=$(find pkg/lib/modules -name "$m.ko" | head -n 1)
-        [ -z "$f" ] || cp "$f" "modules/$n-$m.ko"
-        n=$((n + 1))
-    done
     chmod 644 vmlinuz.new
     rm -rf modules modules.new
     version=$(basename pkg/boot/vmlinuz-* | sed 's/^vmlinuz-//')
@@ -47,7 +38,7 @@ fetch_kernel() (
 update_lists() {
     if [ "$(id -u)" = 0 ]; then apt-get update -q >/dev/null; else sudo apt-get update -q >/dev/null; fi
 }
-if [ ! -s "$dir/vmlinuz" ] || [ ! -d "$dir/modules" ] || [ ! -d "$dir/modules" ]; then
+if [ ! -s "$dir/vmlinuz" ] || [ ! -d "$dir/modules" ]; then
     pkg=$(real_package)
     [ -n "$pkg" ] || { update_lists; pkg=$(real_package); }
     [ -n "$pkg" ] || { echo "guest.sh: the archive has no $meta (is this Debian?)" >&2; exit 1; }
@@ -59,12 +50,11 @@ fi
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 root=$tmp/root
-mkdir -p "$root/lib/modules" "$root/bin" "$root/sbin" "$root/proc" "$root/sys" "$root/dev" "$root/etc" "$root/tmp" "$root/root"
+mkdir -p "$root/bin" "$root/sbin" "$root/proc" "$root/sys" "$root/dev" "$root/etc" "$root/tmp" "$root/root"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for a in $("$root/bin/busybox" --list); do
     [ "$a" = busybox ] || ln -s busybox "$root/bin/$a"
 done
-cp "$dir"/modules/*.ko "$root/lib/modules/" 2>/dev/null || :
 ln -s ../bin/busybox "$root/sbin/poweroff"
 ln -s ../bin/busybox "$root/sbin/reboot"
 # modprobe's tables: dependencies, and which module a device of the bus wants.
@@ -87,7 +77,8 @@ mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts 2>/dev/null
 mount -t tmpfs tmp /tmp
 # Drivers: whatever the devices on the buses ask for and the RAM disk has. A virtio device's own bus appears with the first round.
-for bus in pci virtio; do
+# `modules=no` on the kernel's command line leaves that to the user.
+for bus in $(grep -qw modules=no /proc/cmdline || echo pci virtio); do
     for alias in /sys/bus/$bus/devices/*/modalias; do
         [ ! -e "$alias" ] || modprobe -q "$(cat "$alias")" 2>/dev/null
     done
@@ -98,7 +89,6 @@ if (: >/dev/console) 2>/dev/null; then exec </dev/console >/dev/console 2>&1; fi
 echo "alias poweroff='poweroff -f' reboot='reboot -f' halt='halt -f'" >/etc/profile
 export ENV=/etc/profile
 hostname cupel
-for m in /lib/modules/*.ko; do insmod $m 2>/dev/null; done
 # cupel.tty=NAME on the kernel's command line: the shell's terminal, if it is not the kernel's console.
 tty=$(sed -n 's/.*cupel\.tty=\([a-zA-Z0-9]*\).*/\1/p' /proc/cmdline)
 [ -z "$tty" ] || exec </dev/$tty >/dev/$tty 2>&1

@@ -4,6 +4,7 @@
 #include "kernel/base/types.h"
 
 #define BIT(n) (1ull << (n))
+#define BITMAP_WORDS(n) (((n) + 63) / 64)   // 64-bit words that hold n bits
 
 // Bits lo..lo+len-1 of x, moved down to bit 0. len 1..63.
 static inline u64 bits_get(u64 x, unsigned lo, unsigned len) { return (x >> lo) & (BIT(len) - 1); }

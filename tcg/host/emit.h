@@ -4,7 +4,7 @@
 
 #include "tcg/host/layout.h"
 
-enum { EMIT_MAX_COLD = 1024, EMIT_MAX_RECIPES = 512, EMIT_MAX_MARKS = 4096, EMIT_MAX_GROUPS = 64 };
+enum { EMIT_MAX_COLD = 1024, EMIT_MAX_MARKS = 4096 };
 
 // Code to be emitted out of line once the hot part is done.
 enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_GROUP };
@@ -57,6 +57,8 @@ struct emit {
     u16 fl_recipe;            // how to rebuild them where neither holds
     u64 fl_written;           // registers written since fl_def
     u16 fl_pending;           // recipe made before the defining op was emitted
+    u16 recipe_at[IR_MAX_OPS];   // recipe for what the op defines, or NO_RECIPE
+    bool again;               // the op is emitted a second time, out of line (group.c)
 
     // ---- shared lookups ----
     struct group groups[EMIT_MAX_GROUPS];

@@ -132,7 +132,8 @@ static bool recipe_form(const struct ir_op *o, struct flag_recipe *r, bool *befo
     return true;
 }
 
-// After op i, before the next complete definition: which registers of the mask `regs` are overwritten before a fault point? *read: the value itself is
+// After op i, before the next complete definition: which registers of the mask `regs` are overwritten before a fault point? *read: the
+// value itself is
 // wanted before that, so that a recipe is of no use.
 static u64 lost_before_fault(const struct emit *e, unsigned i, u64 regs, bool *read)
 {
@@ -170,6 +171,20 @@ static void keep_operand(struct emit *e, u8 *where, u8 slot)
     *where = (u8)(FR_SLOT0 + slot);
 }
 
+// Ops behind a shared lookup are emitted twice (group.c). Code behind them is not, so both versions must leave the same recipe and the same kept operands:
+// the second takes what the first decided.
+static bool recipe_room(const struct emit *e)
+{
+    return e->again ? e->recipe_at[e->i] != NO_RECIPE : e->n_recipes < EMIT_MAX_RECIPES;
+}
+
+static u16 recipe_add(struct emit *e, const struct flag_recipe *r)
+{
+    if (e->again) return e->recipe_at[e->i];
+    e->recipes[e->n_recipes] = *r;
+    return (u16)e->n_recipes++;
+}
+
 // One or two stores beside the defining op keep what its recipe needs and the code after it overwrites: cheaper than to save the flags.
 // Called before o is emitted; the rest of the work is in emit_flags_after.
 void emit_flags_before_def(struct emit *e, const struct ir_op *o)
@@ -177,14 +192,13 @@ void emit_flags_before_def(struct emit *e, const struct ir_op *o)
     struct flag_recipe r;
     bool before, read;
     e->fl_pending = NO_RECIPE;
-    if (o->fdef != FL_ALL || e->n_recipes == EMIT_MAX_RECIPES || !recipe_form(o, &r, &before) || !before) return;
+    if (o->fdef != FL_ALL || !recipe_room(e) || !recipe_form(o, &r, &before) || !before) return;
     lost_before_fault(e, e->i, 0, &read);
     if (read || !fault_follows(e, e->i)) return;
     keep_operand(e, &r.a, 0);
     if (o->a == o->b) r.b = r.a;
     else keep_operand(e, &r.b, 1);
-    e->recipes[e->n_recipes] = r;
-    e->fl_pending = (u16)e->n_recipes++;
+    e->fl_pending = recipe_add(e, &r);
     e->busy = 0;
 }
 
@@ -194,7 +208,7 @@ static u16 recipe_of(struct emit *e, const struct ir_op *o)
     struct flag_recipe r;
     bool before, read;
     if (e->fl_pending != NO_RECIPE) return e->fl_pending;
-    if (e->n_recipes == EMIT_MAX_RECIPES || !recipe_form(o, &r, &before) || before) return NO_RECIPE;
+    if (!recipe_room(e) || !recipe_form(o, &r, &before) || before) return NO_RECIPE;
     u64 regs = (r.a < 32 ? 1ull << r.a : 0) | (r.b < 32 ? 1ull << r.b : 0);
     u64 lost = lost_before_fault(e, e->i, regs, &read);
     if (!read && lost) {
@@ -204,8 +218,7 @@ static u16 recipe_of(struct emit *e, const struct ir_op *o)
         if (same) r.b = r.a;
         else if (r.b < 32 && (lost >> r.b & 1)) keep_operand(e, &r.b, 1);
     }
-    e->recipes[e->n_recipes] = r;
-    return (u16)e->n_recipes++;
+    return recipe_add(e, &r);
 }
 
 void emit_flags_after(struct emit *e, const struct ir_op *o)
@@ -217,7 +230,7 @@ void emit_flags_after(struct emit *e, const struct ir_op *o)
         e->fl_host = true;
         e->fl_saved = false;
         e->fl_def = (int)e->i;
-        e->fl_recipe = o->fdef == FL_ALL ? recipe_of(e, o) : NO_RECIPE;
+        e->fl_recipe = e->recipe_at[e->i] = o->fdef == FL_ALL ? recipe_of(e, o) : NO_RECIPE;
         e->fl_written = 0;
         return;
     }

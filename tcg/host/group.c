@@ -1,18 +1,20 @@
 // One softmmu lookup for several accesses.
 //
-// Compiled code reaches the same page again and again through one register: pushes and pops, locals, the fields of a struct. Where a run of ops without exits or
-// calls has at least two accesses off the same base, which changes meanwhile at most by known amounts (LEA base, [base + c]), their offsets are known relative to the
-// base at the first of them. One lookup for the whole window of offsets is made there; it leaves the host address of the window's start in R14, and every member is
+// Compiled code reaches the same page again and again through one register: pushes and pops, locals, the fields of a struct. Where a run of
+// ops without exits or
+// calls has at least two accesses off the same base, which changes meanwhile at most by known amounts (LEA base, [base + c]), their offsets
+// are known relative to the
+// base at the first of them. One lookup for the whole window of offsets is made there; it leaves the host address of the window's start in
+// R14, and every member is
 // then a single instruction [r14 + offset] that clobbers no flags.
 //
-// If the lookup misses - another page in part, a device, a page not yet in the TLB - the run is done out of line, op by op with lookups of their own, by emitting the
+// If the lookup misses - another page in part, a device, a page not yet in the TLB - the run is done out of line, op by op with lookups of
+// their own, by emitting the
 // same ops again; then control comes back behind the run, with temporaries and flags where the hot version has them. Both versions keep temporaries
 // out of R14 but for the last op's result, so they agree on those by construction; flags are reconciled at the end of the cold one.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
-
-enum { WINDOW_MAX = 1024, GROUP_OPS_MAX = 40 };
 
 static bool is_access(const struct ir_op *o) { return o->has_mem && o->opc != IR_LEA; }
 
@@ -45,7 +47,7 @@ static unsigned group_try(struct emit *e, unsigned i, struct group *g)
         if (can_join(o, base, g->mmu)) {
             s64 at = step + o->mem.disp, end = at + emit_mem_size(o);
             s64 lo = at < g->lo ? at : g->lo, hi = end > g->hi ? end : g->hi;
-            if (hi - lo <= WINDOW_MAX) {
+            if (hi - lo <= GROUP_WINDOW_MAX) {
                 g->lo = (s32)lo;
                 g->hi = (s32)hi;
                 g->write |= o->mem_rw >> 1;
@@ -134,6 +136,7 @@ void emit_group_cold(struct emit *e, const struct cold *c)
     e->r14_temp = IR_NONE;
     for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
     e->busy = 0;
+    e->again = true;
     for (e->i = g->first; e->i <= g->last; e->i++) {
         const struct ir_op *o = &e->b->ops[e->i];
         e->no_temp_r14 = e->i != g->last;
@@ -143,7 +146,7 @@ void emit_group_cold(struct emit *e, const struct cold *c)
         emit_flags_after(e, o);
         emit_op_end(e, o);
     }
-    e->no_temp_r14 = false;
+    e->no_temp_r14 = e->again = false;
     e->i = g->last;
     if (g->end_saved && !e->fl_saved) emit_flags_save(e);
     if (g->end_host && !e->fl_host && e->fl_saved) emit_flags_need(e);

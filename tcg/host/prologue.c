@@ -115,7 +115,8 @@ static void bridge_begin(struct as *as)
     as_u8(as, 8);
 }
 
-// The way back. An interrupt after the compare finds RIP in here and unlinks the TB that helper_ra names, so nothing is lost. Lets vcpu_helper_done look when something wants attention, then gives the globals back. RSP aligned to 16.
+// The way back. An interrupt after the compare finds RIP in here and unlinks the TB that helper_ra names, so nothing is lost. Lets
+// vcpu_helper_done look when something wants attention, then gives the globals back. RSP aligned to 16.
 static void bridge_finish(struct as *as)
 {
     as_alu_mi(as, 7, 4, rm_gs(ENV(exit_request)), 0);

@@ -97,7 +97,8 @@ static void verify_op(const struct ir_block *b, unsigned i, u64 *temps)
     ASSERT((p & IRP_D) || o->d == IR_NONE, "op %u %s of block %#llx: destination %u", i, opcs[o->opc].name, pc, o->d);
     ASSERT(!(p & IRP_D) || o->d != IR_NONE || o->opc == IR_CALL, "op %u %s of block %#llx: no destination", i, opcs[o->opc].name, pc);
     ASSERT(!(p & IRP_A) || o->a != IR_NONE || o->opc == IR_CALL, "op %u %s of block %#llx: no operand a", i, opcs[o->opc].name, pc);
-    ASSERT(o->size == 1 || !o->hi || o->opc == IR_HOST || o->opc == IR_MOVZX || o->opc == IR_MOVSX, "op %u %s of block %#llx: high byte, size %u", i, opcs[o->opc].name, pc, o->size);
+    bool hi_ok = o->size == 1 || o->opc == IR_HOST || o->opc == IR_MOVZX || o->opc == IR_MOVSX;
+    ASSERT(hi_ok || !o->hi, "op %u %s of block %#llx: high byte, size %u", i, opcs[o->opc].name, pc, o->size);
     ASSERT(mems == 0 || o->has_mem, "op %u %s of block %#llx: memory operand without has_mem", i, opcs[o->opc].name, pc);
     u64 t = ir_reads(o) >> 32;
     ASSERT((t & ~*temps) == 0 || o->size < 4, "op %u %s of block %#llx: temporaries %llx read before written", i, opcs[o->opc].name, pc,
@@ -142,7 +143,9 @@ void ir_dump(const struct ir_block *b)
         dump_reg(" ", o->d, o);
         dump_reg(", ", o->a, o);
         dump_reg(", ", o->b, o);
-        if (o->has_mem) trace_write(" m=[%d + %d << %u + %d]/%u seg%u", (s8)o->mem.base, (s8)o->mem.index, o->mem.scale, o->mem.disp, o->mem.addr_size, o->mem.seg_slot);
+        const struct ir_mem *m = &o->mem;
+        if (o->has_mem)
+            trace_write(" m=[%d + %d << %u + %d]/%u seg%u", (s8)m->base, (s8)m->index, m->scale, m->disp, m->addr_size, m->seg_slot);
         trace_write(" cc%u def%02x use%02x live%02x imm %#llx\n", o->cc, o->fdef, o->fuse, o->live, (unsigned long long)o->imm);
     }
 }

@@ -3,10 +3,13 @@
 // Order of events in one round: a host fault that was noted; a guest exception that was raised; the mailboxes, if exit_request is set; an interrupt,
 // if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
-// Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts its core. The handler ends with
-// vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it leaves at its end; between check and jump of the entry
+// Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
+// its core. The handler ends with
+// vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it leaves at its end; between check and
+// jump of the entry
 // - resume at the abort; in the bridge back from C - take back the chaining of the TB that it returns to; in C on behalf of a TB - the bridge checks
-// on the way back. So the latency is bounded by the rest of one TB (at most TB_MAX_INSNS instructions) plus one helper. Undoing the chaining was chosen over stepping to
+// on the way back. So the latency is bounded by the rest of one TB (at most TB_MAX_INSNS instructions) plus one helper. Undoing the
+// chaining was chosen over stepping to
 // the boundary because it needs no instruction-length knowledge of host code, no trap flag, and works the same in a signal and in an interrupt.
 #include <string.h>
 
@@ -180,13 +183,16 @@ static void look_at_mail(struct vcpu *c)
 u64 vcpu_interrupted(u64 rip)
 {
     struct vcpu *c = vcpu_current();
-    if (!c || !c->in_guest || !__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) return rip;
+    if (!c || !c->in_guest) return rip;
     struct tcg *t = c->tcg;
     const struct tcg_stubs *s = &t->stubs;
+    struct tb *hit = tb_by_host(t, rip);
+    if (hit) hit->samples++;
+    if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) return rip;
     if (rip >= (u64)s->enter_check && rip < (u64)s->enter_end) return (u64)s->enter_abort;
     if (t->cfg.exit_poll) return rip;
     bool bridge = rip >= (u64)t->rx && rip < (u64)s->end;
-    struct tb *tb = tb_by_host(t, bridge ? c->helper_ra - 1 : rip);
+    struct tb *tb = bridge ? tb_by_host(t, c->helper_ra - 1) : hit;
     if (!tb) return rip;
     if (!bridge)
         for (unsigned n = 0; n < tb->n_ind; n++)
@@ -250,6 +256,7 @@ static void execute(struct vcpu *c)
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
     c->n_exits++;
+    if (tcg_dice(t, 16)) vcpu_kick(c);
     t->stubs.enter(tb->code + tb->entry_saved);
     c->helper_ra = 0;
     from = c->last_tb;

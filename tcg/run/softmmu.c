@@ -5,7 +5,8 @@
 // beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the address's offset within 64
 // bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
 //
-// Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites itself is left before
+// Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites
+// itself is left before
 // the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only where it happens.
 #include "tcg/run/softmmu.h"
 
@@ -49,10 +50,10 @@ void tlb_flush_local(struct vcpu *c)
 {
     c->n_flush++;
     for (unsigned m = 0; m < MMU_MODES; m++) {
-        for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], TLB_SIZE / 64) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
-        FOR_BITS(i, c->xsig_local[m], XTLB_SIZE / 64) c->xsig[m][i] = 0;
+        for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], BITMAP_WORDS(TLB_SIZE)) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
+        FOR_BITS(i, c->xsig_local[m], BITMAP_WORDS(XTLB_SIZE)) c->xsig[m][i] = 0;
     }
-    for (unsigned k = 0; k < JC_CLASSES; k++) FOR_BITS(i, c->jc_local[k], JC_SIZE / 64) c->jc[k].pc[i] = jc_empty_pc(i);
+    for (unsigned k = 0; k < JC_CLASSES; k++) FOR_BITS(i, c->jc_local[k], BITMAP_WORDS(JC_SIZE)) c->jc[k].pc[i] = jc_empty_pc(i);
 }
 
 static void jc_forget_page(struct vcpu *c, u64 va)
@@ -118,6 +119,8 @@ static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
 {
     struct tlb_fill f;
     *at = (struct page_at){0};
+    if (tcg_dice(c->tcg, 8)) vcpu_kick(c);
+    if (tcg_dice(c->tcg, 8)) vcpu_fpu_release(c);           // as a device's access would
     if (!c->ops->tlb_fill(c, gva(va), acc, mmu, raise, &f)) return false;
     at->page = f.page;
     at->region = phys_find(c->phys, f.page);
@@ -201,7 +204,7 @@ u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
 u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
 {
     unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
-    bool reads = desc >> 16 & 1;
+    bool reads = desc >> 16 & 1, may_not = desc >> 17 & 1;
     u8 *buf = c->bounce + (va & 63);
     c->n_tlb_miss++;
     c->bounce_len = 0;
@@ -217,7 +220,7 @@ u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
         code_written(c, &at, va & ~PAGE_MASK, first);
         if (first == size) return at.host + (va & ~PAGE_MASK);
     }
-    if (reads) mem_read(c, gva(va), buf, size, mmu);
+    if (reads || (may_not && at.host)) mem_read(c, gva(va), buf, size, mmu);
     c->bounce_len = size;
     c->bounce_va = va;
     c->bounce_mmu = (u8)mmu;

@@ -1,7 +1,9 @@
 // Translation blocks: making, finding, chaining, dropping.
 //
-// Found by a hash of the guest-physical address. Each guest-physical page lists the TBs that have bytes on it, so that a write to the page finds what it
-// breaks. The code cache is filled from front to back; when it is full everything is dropped at once and the cache starts anew: TBs then come back as they
+// Found by a hash of the guest-physical address. Each guest-physical page lists the TBs that have bytes on it, so that a write to the page
+// finds what it
+// breaks. The code cache is filled from front to back; when it is full everything is dropped at once and the cache starts anew: TBs then
+// come back as they
 // are used, which costs little at the speed of translation and needs no order of ageing. Chaining is recorded on both sides, so that a TB can
 // be taken out of everybody's jumps before it goes.
 #include <string.h>
@@ -293,7 +295,8 @@ void tb_flush_all(struct tcg *t)
 
 // ---- making ----------------------------------------------------------------------------------------------------------------
 
-// Jump-cache class of a mode, first come first served. A guest passes through many modes while it starts; when the classes are used up, everything begins
+// Jump-cache class of a mode, first come first served. A guest passes through many modes while it starts; when the classes are used up,
+// everything begins
 // anew with the modes then in use, but only so often: a guest that keeps on using more modes than classes does without for the late ones.
 static unsigned class_of(struct tcg *t, u32 mode, u64 cs_base)
 {
@@ -333,6 +336,14 @@ static void trace_tb(struct vcpu *c, const struct ir_block *b, const struct tb *
     }
 }
 
+static unsigned insns_limit(struct tcg *t)
+{
+    if (!TB_DICE_INSNS || tcg_dice(t, 2)) return t->cfg.max_insns;
+    unsigned n = 1;
+    while ((int)n < TB_DICE_INSNS && n < t->cfg.max_insns && tcg_dice(t, 2)) n++;
+    return n;
+}
+
 static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
 {
     struct tcg *t = c->tcg;
@@ -346,7 +357,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     b->n_insns = b->len = 0;
     b->page[0] = pa.v >> PAGE_SHIFT;
     b->page[1] = ~0ull;
-    c->ops->translate(c, b, c->one_insn ? 1 : t->cfg.max_insns);      // may raise: nothing has been allocated yet
+    c->ops->translate(c, b, c->one_insn ? 1 : insns_limit(t));        // may raise: nothing has been allocated yet
     ir_verify(b);
     ir_optimise(b);
     make_room(t);
@@ -393,8 +404,13 @@ struct tb *tb_get(struct vcpu *c)
         return tb;
     }
     struct tb *tb = hash_find(t, pa.v, c->pc, cs_base, mode);
+    if (tb && tcg_dice(t, 64)) {
+        tb_drop(t, tb);
+        tb = NULL;
+    }
     // A TB over two pages is right only if its second page is still where it was.
-    if (tb && tb->page[1] != ~0ull && mem_code_gpa(c, gva(((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE), c->ops->mmu_mode(c, mode)).v >> PAGE_SHIFT != tb->page[1]) {
+    struct gva second = gva(((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE);
+    if (tb && tb->page[1] != ~0ull && mem_code_gpa(c, second, c->ops->mmu_mode(c, mode)).v >> PAGE_SHIFT != tb->page[1]) {
         tb_drop(t, tb);
         tb = NULL;
     }

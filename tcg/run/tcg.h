@@ -1,10 +1,13 @@
 // The translator's shared state: translation blocks, the code cache they live in, and how they are found, chained and dropped.
 //
-// A TB is keyed by guest-physical address, guest pc, code-segment base and mode word. Its host code has two entries: `entry_host` takes the guest's arithmetic
-// flags in the host's EFLAGS, `entry_saved` in vcpu.cc; each exit says which of the two ways it leaves, so that an edge pays for moving flags only when
+// A TB is keyed by guest-physical address, guest pc, code-segment base and mode word. Its host code has two entries: `entry_host` takes the
+// guest's arithmetic
+// flags in the host's EFLAGS, `entry_saved` in vcpu.cc; each exit says which of the two ways it leaves, so that an edge pays for moving
+// flags only when
 // producer and consumer differ.
 //
-// Owner: code cache and hash belong to the vCPU loop (one translating core at present); unlinking for an exit request happens in interrupt context and
+// Owner: code cache and hash belong to the vCPU loop (one translating core at present); unlinking for an exit request happens in interrupt
+// context and
 // touches only the patched jumps of one TB.
 #pragma once
 
@@ -71,7 +74,8 @@ struct tb {
     struct tb_mark *marks;
     struct flag_recipe *recipes;
     u16 *insn_off;        // pc of instruction i = pc + insn_off[i]
-    u64 n_exec;
+    u32 host_insns;       // on the straight path
+    u32 samples;          // interrupts that found it running
 };
 
 struct tcg_config {
@@ -91,7 +95,6 @@ struct tcg_stubs {
     u8 *end;
 };
 
-enum { TB_HASH_BITS = 15, SIG_HASH_BITS = 16 };
 struct tcg {
     struct tcg_config cfg;
     u8 *rw, *rx;          // the two mappings
@@ -114,7 +117,16 @@ struct tcg {
     struct vcpu *vcpus[64];
     unsigned n_vcpus;
     u64 n_flushes, n_host_insns, n_guest_insns, translate_ticks;
+    u64 dice;             // stress build: state of the random numbers
 };
+
+// Stress build: true once in `one_in` calls, at random but the same in every run; otherwise never. On the vCPU's core, not in interrupt context.
+static inline bool tcg_dice(struct tcg *t, unsigned one_in)
+{
+    if (!limits_stress()) return false;
+    t->dice = t->dice * 6364136223846793005ull + 1442695040888963407ull;
+    return (t->dice >> 33) % one_in == 0;
+}
 
 struct tcg *tcg_new(const struct tcg_config *cfg);      // NULL: no memory for the code cache
 void tcg_add_vcpu(struct tcg *t, struct vcpu *c);
@@ -141,6 +153,9 @@ void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags);
 u16 flags_recompute(const struct vcpu *c, const struct flag_recipe *r);   // FR_OP: the flags, in the format of vcpu.cc
 u16 cc_from_eflags(u64 eflags);                        // to the format of vcpu.cc
 
+// "info jit": sizes, counts, and the blocks that interrupts found running most often with their host instructions per guest instruction. BQL held.
+void tcg_info(const struct tcg *t, const struct vcpu *c, void (*out)(void *o, const char *s), void *o);
+
 // ---- cpu loop ----
 // Calls fn(c); returns when fn does or when something in it calls vcpu_leave(c). Nests.
 void tcg_catch(struct vcpu *c, void (*fn)(struct vcpu *c));
@@ -156,6 +171,6 @@ void *tcg_arena_alloc(struct tcg *t, u64 size);        // zeroed; never fails (t
 
 // ---- called from emitted code (context: a helper) ----
 u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc);     // desc: size | mmu << 8; returns where the bytes are
-u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);    // desc as above | reads too << 16; sets bounce_len when a commit must follow
+u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);    // desc as above | reads too << 16 | may end up not storing << 17; sets bounce_len when a commit must follow
 void softmmu_commit(struct vcpu *c);
 void vcpu_helper_done(struct vcpu *c);                       // before going back into translated code

@@ -5,8 +5,9 @@
 // member of their own (struct x86_cpu) and hang their semantics on struct guest_ops.
 #pragma once
 
-#include "kernel/base/types.h"
+#include "kernel/base/bits.h"
 #include "tcg/irq.h"
+#include "tcg/limits.h"
 #include "tcg/phys.h"
 
 struct tb;
@@ -17,13 +18,9 @@ enum {
     VCPU_NREGS = 32,
     VCPU_NTEMPS = 16,
     MMU_MODES = 3,        // x86: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC (SMAP open)
-    TLB_BITS = 8,
     TLB_SIZE = 1 << TLB_BITS,
-    JC_CLASSES = 8,       // jump-cache classes: one per TB mode in use; modes beyond do without
     JC_NONE = 0xff,
-    XTLB_BITS = 9,
     XTLB_SIZE = 1 << XTLB_BITS,   // instruction-fetch TLB
-    JC_BITS = 12,
     JC_SIZE = 1 << JC_BITS,
     BOUNCE_SIZE = 128,    // largest single access 64 bytes, kept at the guest address's offset in 64
 };
@@ -131,7 +128,7 @@ struct vcpu {
     // jump into another page compares it, so that it stays chained over TLB flushes that change nothing [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
     // Which entries a flush of non-global translations drops.
-    u64 tlb_local[MMU_MODES][2][TLB_SIZE / 64], jc_local[JC_CLASSES][JC_SIZE / 64], xsig_local[MMU_MODES][XTLB_SIZE / 64];
+    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], jc_local[JC_CLASSES][BITMAP_WORDS(JC_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,

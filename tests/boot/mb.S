@@ -53,6 +53,13 @@ patched:
         call    puts
         mov     $good, %esi
         call    puts
+        mov     $dbg, %esi                       # to debugcon, which need not be there
+1:      lodsb
+        test    %al, %al
+        jz      2f
+        out     %al, $0xe9
+        jmp     1b
+2:
         mov     $0x10, %edi
 leave:
         mov     %edi, %eax
@@ -77,6 +84,7 @@ puts:   mov     $0x3fd, %dx
 
 hello:  .asciz  "multiboot guest: hello\n"
 good:   .asciz  "\nmultiboot guest: all well\n"
+dbg:    .asciz  "over debugcon\n"
         .bss
         .align  16
         .skip   4096

@@ -26,6 +26,7 @@ if shutil.which("qemu-system-x86_64"):
     run("reference", ["qemu-system-x86_64", "-accel", "tcg", "-net", "none"])
 else:
     skip("reference", "no qemu-system-x86_64")
+run("debugcon", [CUPEL, "-debugcon", "stdio"], "over debugcon")
 for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=1"):
     run(accel, [CUPEL, "-accel", accel])
 finish()

@@ -37,6 +37,7 @@ ROWS = [
     (["-kernel", "K", "-device", "isa-debug-exit,iobase=0x10000"], "port"),
     (["-kernel", "K", "-device", "isa-debug-exit,irq=3"], "irq"),
     (["-kernel", "K", "-device", "virtio-rng-pci,x=1"], "virtio-rng-pci"),
+    (["-kernel", "K", "-device", "virtio-serial-pci"], "virtconsole"),
     (["-kernel", "K", "-debugcon", "file:/tmp/x"], "stdio"),
     (["-initrd", "K"], "-kernel"),
     (["-kernel", "K"], "K"),      # not a kernel at all

@@ -1,13 +1,14 @@
 // Random sequences on the CPU and in Cupel, compared; a failing one is shrunk by leaving out what is not needed.
 //
-//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB]
+//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB] [d=BITS]
 //
-// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it.
+// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "kernel/base/log.h"
 #include "tests/insn/sequence.h"
 
 enum { INPUTS = 4, SHOWN = 20, CODE_MAX = 1024 };
@@ -92,6 +93,7 @@ int main(int argc, char **argv)
         else if (!strncmp(argv[i], "rounds=", 7)) { rounds = strtoull(argv[i] + 7, NULL, 0); seconds = ~0ull >> 2; }
         else if (!strncmp(argv[i], "seed=", 5)) seed = strtoull(argv[i] + 5, NULL, 0);
         else if (!strncmp(argv[i], "tb-size=", 8)) o.tb_size = strtoull(argv[i] + 8, NULL, 0) << 20;
+        else if (!strncmp(argv[i], "d=", 2)) trace_set_mask((unsigned)strtoul(argv[i] + 2, NULL, 0));
         else if (!strcmp(argv[i], "exit=poll")) o.exit_poll = true;
         else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.one_insn = true;
         else if (!strcmp(argv[i], "chain=off")) o.no_chain = true;

@@ -116,7 +116,7 @@ static void fail(const char *what)
 
 static void make_machine(void)
 {
-    struct tcg_config cfg = {.cache_size = t.opt.tb_size ? t.opt.tb_size : 64 << 20, .exit_poll = t.opt.exit_poll, .no_chain = t.opt.no_chain,
+    struct tcg_config cfg = {.cache_size = t.opt.tb_size ? t.opt.tb_size : TB_CACHE_DEFAULT, .exit_poll = t.opt.exit_poll, .no_chain = t.opt.no_chain,
                              .max_insns = t.opt.one_insn ? 1 : TB_MAX_INSNS};
     t.tcg = tcg_new(&cfg);
     t.cpu = plat_pages_alloc(sizeof *t.cpu);

@@ -186,7 +186,11 @@ static void make_move(struct ir_block *b, struct rng *r)
     if (load && opc != IR_SETCC && opc != IR_XCHG) { op->a = IR_MEM; set_mem(op, r, 1); }
     if (store && (opc == IR_MOV || opc == IR_SETCC)) { op->d = IR_MEM; set_mem(op, r, 2); }
     if (store && opc == IR_XCHG) { op->d = IR_MEM; set_mem(op, r, 3); }
-    if (opc == IR_MOV && !op->has_mem && rng_below(r, 3) == 0) { op->a = IR_IMM; op->imm = (s64)rng_next(r); if (op->size < 8) op->imm = (s32)op->imm >> (32 - 8 * op->size); }
+    if (opc == IR_MOV && !op->has_mem && rng_below(r, 3) == 0) {
+        op->a = IR_IMM;
+        op->imm = (s64)rng_next(r);
+        if (op->size < 8) op->imm = (s32)op->imm >> (32 - 8 * op->size);
+    }
 }
 
 static void make_rest(struct ir_block *b, struct rng *r, s64 pc)
@@ -361,7 +365,7 @@ static unsigned by_hand_all(void)
 int main(int argc, char **argv)
 {
     u64 rounds = 50000, seed = 1;
-    struct tcg_config cfg = {.cache_size = 64 << 20, .max_insns = TB_MAX_INSNS};
+    struct tcg_config cfg = {.cache_size = TB_CACHE_DEFAULT, .max_insns = TB_MAX_INSNS};
     for (int i = 1; i < argc; i++) {
         if (!strncmp(argv[i], "rounds=", 7)) rounds = strtoull(argv[i] + 7, NULL, 0);
         if (!strncmp(argv[i], "seed=", 5)) seed = strtoull(argv[i] + 5, NULL, 0);

@@ -1,3 +1,4 @@
+// A platform and vCPU for device tests: time stands still, posts are recorded, console output is kept.
 #include "tests/unit/device_fake.h"
 
 #include <stdio.h>

@@ -241,7 +241,7 @@ static void test_debug(void)
 {
     struct phys *p = fake_machine(0);
     debug_exit_new(p, NULL, 0xf4, 4);
-    debugcon_new(p, 0xe9);
+    debugcon_new(p, 0xe9, plat_console_write);
     out(p, 0xf4, 0x10, 4);
     CHECK(fake.shutdowns == 1 && fake.shutdown_code == 0x21);
     out(p, 0xe9, '!', 1);

@@ -343,8 +343,8 @@ static void machine_set_up(bool lma)
     cpu->idtr.limit = 0xfff;
     x86_seg_set(cpu, SEG_TR, 0x28, TSS, 0xff, DESC_P | 11 << 8);
     if (lma) {
-        *(u64 *)(ram + TSS + 4) = KSTACK;
-        *(u64 *)(ram + TSS + 0x24) = IST_STACK;
+        *(u32 *)(ram + TSS + 4) = KSTACK, *(u32 *)(ram + TSS + 4 + 4) = (u64)KSTACK >> 32;
+        *(u32 *)(ram + TSS + 0x24) = IST_STACK, *(u32 *)(ram + TSS + 0x24 + 4) = (u64)IST_STACK >> 32;
         *(u64 *)(ram + PML4) = (PML4 + 0x1000) | P | W | U;
         *(u64 *)(ram + PML4 + 0x1000) = P | W | U | PS;   // the first GiB as it is
         cpu->cr3 = PML4;

@@ -49,3 +49,4 @@ void x86_vcpu_start(struct vcpu *c, const struct x86_start *s)
 }
 
 u64 x86_vcpu_tsc(struct vcpu *c) { return __builtin_ia32_rdtsc() + x86(c)->tsc_offset; }
+void x86_vcpu_tsc_hold(struct vcpu *c, u64 ticks) { x86(c)->tsc_offset -= ticks; }

@@ -18,3 +18,5 @@ void x86_vcpu_start(struct vcpu *c, const struct x86_start *s);
 void x86_vcpu_reset(struct vcpu *c);
 // The guest's TSC now; any context.
 u64 x86_vcpu_tsc(struct vcpu *c);
+// The machine stood still for so many ticks of the host's TSC: the guest's did as well. The vCPU does not run meanwhile.
+void x86_vcpu_tsc_hold(struct vcpu *c, u64 ticks);

@@ -27,7 +27,8 @@ static NORETURN void leave_to(struct vcpu *c, u64 next_pc)
     vcpu_leave(c);
 }
 
-// The shadow of STI costs nothing while no interrupt waits: one that comes later is delivered at the end of the block, which the translator makes hold the
+// The shadow of STI costs nothing while no interrupt waits: one that comes later is delivered at the end of the block, which the translator
+// makes hold the
 // next instruction too.
 X86_HELPER(sti)
 {

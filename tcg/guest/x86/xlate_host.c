@@ -214,8 +214,6 @@ bool xlate_host(struct xlate *x, const struct x86_insn *i)
     op->imm = h.is4_imm && i->bits != 64 ? i->imm & 0x7f : i->imm;   // eight registers there: bit 7 does not count
     op->lock = i->lock;
     host_flags(op, i);
-    // An x87 store with an unmasked exception stores nothing: in a bounce buffer, the old bytes must be there.
-    if (rw == ACCESS_WRITE && (i->desc->attr & IA_X87)) rw = ACCESS_READ | ACCESS_WRITE;
     if (i->is_mem) xlate_set_mem(op, m, rw);
     if (reg_high && !fits && (h.reg_rw & 2)) high_put(x, reg_n, h.reg);
     return true;

@@ -193,7 +193,8 @@ void xlate_end_gotor(struct xlate *x, u8 reg)
 // More side exits would make blocks whose tail is rarely reached.
 enum { MAX_SIDE_EXITS = 4, LOOP_BODY_MAX = 16, LOOP_COPIES = 4 };
 
-// A branch back to the start of a short block: translation goes on there for a few rounds, so that the work at a block's head is done once for all of them and
+// A branch back to the start of a short block: translation goes on there for a few rounds, so that the work at a block's head is done once
+// for all of them and
 // what a round leaves behind (flags, above all) is known to the next.
 bool xlate_unroll(struct xlate *x, u64 target)
 {

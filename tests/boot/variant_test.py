@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""A variant of the hosted program (tests/variants.mk) boots the default guest and does some work there.
+
+Usage: variant_test.py PROGRAM [quick]
+"""
+import os
+import sys
+import time
+
+os.environ["CUPEL"] = os.path.abspath(sys.argv[1])
+os.environ.setdefault("CUPEL_TEST_SLOW", "4")
+
+from linux import check_dmesg, shell_checks                            # noqa: E402
+from machine import case, check, finish, guest_args, hosted            # noqa: E402
+
+NAME = os.path.basename(os.path.dirname(os.environ["CUPEL"]))
+QUICK = "quick" in sys.argv[2:]
+
+
+def boot(*args, log):
+    m = hosted(*guest_args(), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-no-reboot", *args, log=f"{NAME}.{log}")
+    m.login()
+    print(f"{log}: prompt after {time.monotonic() - m.start:.1f} s", flush=True)
+    return m
+
+
+def test_work():
+    m = boot("-device", "virtio-rng-pci", log="work")
+    if QUICK:
+        out, _ = m.shell("seq 1 500 | sort -rn | awk '{ s += $1 } END { print s }'")
+        check("pipes", "125250" in out, out)
+        check_dmesg(m)
+    else:
+        shell_checks(m)
+    m.send("poweroff\n")
+    check("poweroff", m.wait(60) == 0, f"{m.proc.returncode}: {m.text[-3000:]}")
+
+
+case(test_work)
+finish()
