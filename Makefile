@@ -52,7 +52,8 @@ guest: $(GUEST) ## Debian's kernel and a RAM disk with busybox, in build/guest/
 include metal.mk
 $(METAL_OBJ) $(BOOT_OBJ): | $(B)/deps.metal
 $(NEWLIB)/lib/libc.a: | $(B)/deps.metal
-$(B)/cupel.img: $(GUEST)
+$(B)/cupel.img $(B)/cupel.iso: $(GUEST)
+$(B)/cupel.iso: | $(B)/deps.test
 
 # ---- running it ----
 .PHONY: run run-hosted screenshot
@@ -70,7 +71,7 @@ include tests/insn/insn.mk
 include tests/unit/unit.mk
 include tests/variants.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
-$(B)/tests/mb.elf: tests/boot/mb.S
+$(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 

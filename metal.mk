@@ -4,7 +4,7 @@ CUPEL_VERSION ?= 0.1
 CUPEL_BUILD := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 IDENT := -DCUPEL_VERSION='"$(CUPEL_VERSION)"' -DCUPEL_BUILD='"$(CUPEL_BUILD)"'
 
-METAL_SRC := $(wildcard kernel/*.c kernel/*.S) $(TCG_SRC) $(DEV_SRC) $(filter-out kernel/machine.c,$(BASE_SRC))
+METAL_SRC := $(wildcard kernel/*.c kernel/*.S) boot/config.c $(TCG_SRC) $(DEV_SRC) $(filter-out kernel/machine.c,$(BASE_SRC))
 METAL_OBJ := $(patsubst %,$(B)/metal/%.o,$(METAL_SRC))
 METALFLAGS := $(BASEFLAGS) $(REGSONLY) -mno-red-zone -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fno-stack-protector -fcf-protection=none \
     -isystem $(NEWLIB)/include $(IDENT)
@@ -68,6 +68,12 @@ $(B)/cupel.efi: $(B)/boot/cupel.so
 GUEST_FILES := $(wildcard $(B)/guest/vmlinuz $(B)/guest/initrd)
 $(B)/cupel.img: $(B)/cupel.efi boot/cupel.conf tools/mkimg.sh $(GUEST_FILES)
 	tools/mkimg.sh $@ $(B)/cupel.efi boot/cupel.conf $(if $(GUEST_FILES),$(B)/guest)
+
+# ---- the same for PCs with a legacy BIOS: GRUB loads the kernel's ELF by its Multiboot2 header ----
+$(B)/cupel.iso: $(B)/boot/kernel.elf boot/cupel.conf tools/mkiso.sh $(GUEST_FILES)
+	tools/mkiso.sh $@ $(B)/boot/kernel.elf boot/cupel.conf $(if $(GUEST_FILES),$(B)/guest)
+iso: $(B)/cupel.iso ## build/cupel.iso, which boots PCs with a legacy BIOS by GRUB
+.PHONY: iso
 
 .PHONY: metal FORCE
 metal: $(B)/cupel.img ## build/cupel.efi and build/cupel.img, which boots by UEFI

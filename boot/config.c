@@ -310,6 +310,25 @@ static void config_finish(struct parse *p)
         fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: no boot entry; add a [section] with `kernel = \\path'", p->file);
 }
 
+void config_apply(const struct config_entry *e, struct boot_info *info)
+{
+    info->guest_ram = e->memory;
+    info->smp = e->smp;
+    info->exit_poll = e->exit_poll;
+    info->no_chain = e->no_chain;
+    info->no_reboot = e->no_reboot;
+    info->debugcon = e->debugcon;
+    info->virtio_rng = e->virtio_rng;
+    info->virtio_console = e->virtio_console;
+    info->tb_size = e->tb_size;
+    info->debug_exit_base = e->debug_exit_base;
+    info->debug_exit_size = e->debug_exit_size;
+    info->serial_port = e->serial_port;
+    info->serial_baud = e->serial_baud;
+    memcpy(info->title, e->name, sizeof(info->title));
+    memcpy(info->append, e->append, sizeof(info->append));
+}
+
 void config_parse(struct config *c, const char *file, const char *text, size_t len)
 {
     static char line[CONFIG_APPEND + 256];

@@ -33,3 +33,7 @@ struct config {
 
 // Parses text of `len` bytes called `file` in messages.
 void config_parse(struct config *c, const char *file, const char *text, size_t len);
+
+// Copies what the kernel needs of an entry. Files are the caller's business.
+struct boot_info;
+void config_apply(const struct config_entry *e, struct boot_info *info);

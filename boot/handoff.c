@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "kernel/base/bits.h"
+#include "kernel/base/date.h"
 #include "kernel/base/fmt.h"
 
 enum { MAP_ROOM = 64 * 1024, TRIES = 8 };
@@ -61,20 +62,12 @@ static u64 info_rsdp(struct boot *b)
     return found;
 }
 
-// Days since 1970-01-01 of a Gregorian date; the year starts in March here, so that the leap day is its last.
-static s64 days_from_date(s64 y, unsigned m, unsigned d)
-{
-    y -= m <= 2;
-    s64 era = y / 400, yoe = y % 400, doy = (153 * ((m + 9) % 12) + 2) / 5 + d - 1;
-    return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-}
-
 static void info_wall_clock(struct boot *b, struct boot_info *info)
 {
     EFI_TIME t;
     info->wall_tsc = handoff_tsc();
     if (b->st->RuntimeServices->GetTime(&t, NULL) != EFI_SUCCESS) return;
-    s64 s = days_from_date(t.Year, t.Month, t.Day) * 86400 + t.Hour * 3600 + t.Minute * 60 + t.Second;
+    s64 s = date_days(t.Year, t.Month, t.Day) * 86400 + t.Hour * 3600 + t.Minute * 60 + t.Second;
     if (t.TimeZone != EFI_UNSPECIFIED_TIMEZONE) s += t.TimeZone * 60;   // local = UTC - zone minutes (UEFI 8.3)
     info->wall_ns = (u64)s * NS_PER_SEC + t.Nanosecond;
 }
@@ -109,25 +102,6 @@ static void info_release(struct boot *b, struct boot_info *info)
     boot_pages_free(b, info->self_phys, sizeof(*info));
 }
 
-static void info_entry(struct boot_info *info, const struct config_entry *e)
-{
-    info->guest_ram = e->memory;
-    info->smp = e->smp;
-    info->exit_poll = e->exit_poll;
-    info->no_chain = e->no_chain;
-    info->no_reboot = e->no_reboot;
-    info->debugcon = e->debugcon;
-    info->virtio_rng = e->virtio_rng;
-    info->virtio_console = e->virtio_console;
-    info->tb_size = e->tb_size;
-    info->debug_exit_base = e->debug_exit_base;
-    info->debug_exit_size = e->debug_exit_size;
-    info->serial_port = e->serial_port;
-    info->serial_baud = e->serial_baud;
-    memcpy(info->title, e->name, sizeof(info->title));
-    memcpy(info->append, e->append, sizeof(info->append));
-}
-
 // A file named on line `line` of the configuration.
 static bool info_file(struct boot *b, const char *path, unsigned line, struct boot_file *out, char *err, size_t errlen)
 {
@@ -147,7 +121,7 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
     info->version = BOOT_INFO_VERSION;
     info->size = sizeof(*info);
     info->self_phys = (u64)info;
-    info_entry(info, e);
+    config_apply(e, info);
     bool ok = info_file(b, e->kernel, e->kernel_line, &info->kernel, err, errlen) &&
               info_file(b, e->initrd, e->initrd_line, &info->initrd, err, errlen);
     if (ok && !elf_extent(eh, &info->kernel_size)) {

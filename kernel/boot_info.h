@@ -1,4 +1,4 @@
-// What the UEFI loader tells the kernel: the only header that boot/ and kernel/ share, and free of EFI types.
+// What the loader (boot/ under UEFI, multiboot.c on a BIOS PC) tells the kernel: the header that boot/ and kernel/ share, free of EFI types.
 //
 // The structure and everything it points to by physical address lie in BOOT_MEM_LOADER pages, which the kernel never frees. On entry the
 // processor is in long mode with interrupts off and runs on the loader's page tables: the kernel's image at KERNEL_VIRT (W^X by
@@ -9,7 +9,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 2
+#define BOOT_INFO_VERSION 3
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -55,6 +55,7 @@ struct boot_info {
     u32 serial_baud;                       // 0: as the firmware left it
     char title[64];
     char append[2048];
+    char error[256];                       // what is wrong with the entry, for the kernel to say; empty: nothing
 };
 
 #define BOOT_SERIAL_AUTO 0xffffffffu

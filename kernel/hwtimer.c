@@ -32,6 +32,7 @@ void hwtimer_init(u64 wall_ns, u64 wall_tsc)
     hwtimer.by_tsc = lapic_has_tsc_deadline();
     if (hwtimer.by_tsc) lapic_timer_deadline_mode();
     else ASSERT(hwtimer.lapic_hz, "the APIC timer does not count");
+    log_info("timer: %s", hwtimer.by_tsc ? "TSC deadline" : "APIC countdown");
     hwtimer.ready = true;
 }
 

@@ -58,6 +58,10 @@ static void main_finish(enum machine_end end, int code)
 void kernel_main(const struct boot_info *info)
 {
     main_bring_up(info);
+    if (info->error[0]) {
+        log_error("%s", info->error);
+        plat_exit(1);
+    }
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
         .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,

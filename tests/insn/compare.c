@@ -91,6 +91,7 @@ unsigned compare_results(const struct insn_result *w, const struct insn_result *
     if (g->vector >= RUN_HUNG) return t.count;
     // Linux says "protection" of every address of its own half, mapped or not.
     u64 err_mask = w->vector == 14 && w->cr2 >> 63 ? ~1ull : ~0ull;
+    bool wide = w->st.seg[S_CS] == SEL_CODE64;   // elsewhere the upper halves and R8-R15 are undefined (SDM 1 3.4.1.1)
     if ((w->error ^ g->error) & err_mask && w->vector >= 8) say(&t, " error %llx not %llx;", (unsigned long long)g->error, (unsigned long long)w->error);
     if (w->cr2 != g->cr2 && !l->cr2) say(&t, " cr2 %llx not %llx;", (unsigned long long)g->cr2, (unsigned long long)w->cr2);
     if (w->st.rip != g->st.rip) say(&t, " rip %llx not %llx;", (unsigned long long)g->st.rip, (unsigned long long)w->st.rip);
@@ -98,11 +99,14 @@ unsigned compare_results(const struct insn_result *w, const struct insn_result *
     if (l->fault_flags && w->vector == 14) df &= ~0x8d5ull;
     if (df)
         say(&t, " flags %llx not %llx;", (unsigned long long)(g->st.rflags & FLAGS_COMPARED), (unsigned long long)(w->st.rflags & FLAGS_COMPARED));
-    for (int i = 0; i < 16; i++)
-        if (w->st.gpr[i] != g->st.gpr[i])
+    for (int i = 0; i < (wide ? 16 : 8); i++)
+        if ((w->st.gpr[i] ^ g->st.gpr[i]) & (wide ? ~0ull : 0xffffffff))
             say(&t, " %s %llx not %llx;", gpr_names[i], (unsigned long long)g->st.gpr[i], (unsigned long long)w->st.gpr[i]);
-    if (w->st.fs_base != g->st.fs_base) say(&t, " fs_base %llx;", (unsigned long long)g->st.fs_base);
-    if (w->st.gs_base != g->st.gs_base) say(&t, " gs_base %llx;", (unsigned long long)g->st.gs_base);
+    for (int i = 0; i < 6; i++)
+        if (w->st.seg[i] != g->st.seg[i]) say(&t, " %cs %x not %x;", "ecsdfg"[i], g->st.seg[i], w->st.seg[i]);
+    // What a null selector leaves as base outside 64-bit code differs between processors.
+    if (w->st.fs_base != g->st.fs_base && (wide || w->st.seg[S_FS])) say(&t, " fs_base %llx;", (unsigned long long)g->st.fs_base);
+    if (w->st.gs_base != g->st.gs_base && (wide || w->st.seg[S_GS])) say(&t, " gs_base %llx;", (unsigned long long)g->st.gs_base);
     compare_fpu(&t, &w->st, &g->st);
     compare_memory(&t, DATA_BASE, DATA_SIZE);
     compare_memory(&t, STACK_BASE, STACK_SIZE);

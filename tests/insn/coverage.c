@@ -1,5 +1,5 @@
-// Coverage of the decode table: every line that user-mode 64-bit code can run must be decoded from some row. What cannot be compared with
-// the CPU from a Linux process is listed with its reason.
+// Coverage of the decode table: every line that user-mode code can run, 64-bit or 32-bit, must be decoded from some row. What cannot be compared
+// with the CPU from a Linux process is listed with its reason.
 #include <stdio.h>
 #include <string.h>
 
@@ -14,7 +14,6 @@ static const struct { const char *names, *why; } excluded[] = {
     {"syscall sysenter sysret int1", "enters Linux; tested elsewhere: boot"},
     {"cpuid rdtsc rdtscp rdpid rdpmc rdrand rdseed", "differs by design or at every run; tested elsewhere: boot"},
     {"sgdt sidt sldt str smsw", "UMIP: emulated by Linux; tested elsewhere: boot"},
-    {"lfs lgs lss lds les", "the base that a null selector leaves is not the same on all CPUs; tested elsewhere: boot"},
     {"monitor mwait monitorx mwaitx clac stac vmcall vmmcall xend xtest xabort xbegin", "not in user mode or not offered"},
     {"rdpkru wrpkru", "protection keys are not switched on for the guest"},
 };
@@ -22,35 +21,41 @@ static const struct { const char *names, *why; } excluded[] = {
 static const char *why_excluded(const struct insn_desc *d)
 {
     if (d->attr & IA_PRIV) return "privileged; tested elsewhere: boot";
-    if (d->attr & IA_NO64) return "not in 64-bit mode; tested elsewhere: 16- and 32-bit guests";
     if (d->attr & IA_TODO) return "not translated yet";
     for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++) {
         size_t len = strlen(d->name);
         for (const char *p = excluded[i].names; (p = strstr(p, d->name)); p += len)
             if ((p == excluded[i].names || p[-1] == ' ') && (p[len] == ' ' || !p[len])) return excluded[i].why;
     }
-    // Segment registers FS and GS as operands of POP: as lfs above.
-    if (!strcmp(d->name, "pop") && d->opnd[0].addr == OA_SEGREG) return "segment load; tested elsewhere: boot";
     return NULL;
 }
 
-void coverage_mark(const u8 *code, u64 len)
+unsigned coverage_bits_after(const struct x86_insn *i, unsigned bits)
+{
+    if (i->map || i->opcode != 0xea) return bits;
+    return i->imm2 == SEL_L_CODE16 ? 16 : i->imm2 == SEL_CODE64 ? 64 : i->imm2 == SEL_CODE32 || i->imm2 == SEL_L_CODE32 ? 32 : bits;
+}
+
+void coverage_mark(const u8 *code, u64 len, unsigned bits)
 {
     struct x86_insn i;
-    while (len && x86_decode(code, (unsigned)len, 64, &i) == DECODE_OK) {
+    while (len && x86_decode(code, (unsigned)len, bits, &i) == DECODE_OK) {
         u64 line = (u64)((const char *)i.desc - (const char *)x86_insn_rows) / sizeof x86_insn_rows[0];
         if (line < MAX_LINES) seen[line] = true;
         if (i.len > len) return;
+        bits = coverage_bits_after(&i, bits);
         code += i.len;
         len -= i.len;
     }
 }
 
-bool coverage_offered(const u8 *code, u64 len)
+bool coverage_offered(const u8 *code, u64 len, unsigned bits)
 {
     struct x86_insn i;
-    for (; len && x86_decode(code, (unsigned)len, 64, &i) == DECODE_OK && i.len <= len; code += i.len, len -= i.len)
+    for (; len && x86_decode(code, (unsigned)len, bits, &i) == DECODE_OK && i.len <= len; code += i.len, len -= i.len) {
         if (!translated_offers(i.desc->feature)) return false;
+        bits = coverage_bits_after(&i, bits);
+    }
     return true;
 }
 

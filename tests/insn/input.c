@@ -47,23 +47,25 @@ static u64 pointer_end(struct rng *r)
     return DATA_BASE + DATA_SIZE - 70 + rng_below(r, 80);
 }
 
-static u64 pointer(struct rng *r, unsigned index)
+static u64 pointer(struct rng *r, unsigned bits, unsigned index)
 {
     switch (index % 8) {
     case 4: return DATA_BASE + DATA_SIZE - 1 - rng_below(r, 16);
     case 5: return DATA_BASE + DATA_SIZE + rng_below(r, 512);
     case 6: return pointer_end(r);
-    case 7: return rng_below(r, 2) ? 0x8000000000000000ull | rng_next(r) >> 8 : pointer_valid(r);
+    case 7:
+        if (rng_below(r, 2)) return pointer_valid(r);
+        return bits == 64 ? 0x8000000000000000ull | rng_next(r) >> 8 : 0x80000000 | rng_next(r) >> 34;
     default: return pointer_valid(r);
     }
 }
 
-static u64 by_spec(const char *s, size_t len, unsigned index, struct rng *r)
+static u64 by_spec(const char *s, size_t len, unsigned bits, unsigned index, struct rng *r)
 {
     if (len == 2 && !memcmp(s, "pv", 2)) return pointer_valid(r);
     if (len == 2 && !memcmp(s, "pe", 2)) return pointer_end(r);
     if (len == 2 && !memcmp(s, "pa", 2)) return DATA_BASE + PAGE_SIZE + 64 * rng_below(r, 256);
-    if (len == 1 && *s == 'p') return pointer(r, index);
+    if (len == 1 && *s == 'p') return pointer(r, bits, index);
     if (len == 1 && *s == 'c') return rng_below(r, 41);
     if (len == 1 && *s == 's') return rng_below(r, 64) - 32;
     if (len == 1 && *s == 'e') return value(r);
@@ -178,25 +180,39 @@ unsigned input_count(const char *opts, unsigned dflt)
     return p ? (unsigned)atoi(p + 3) : dflt;
 }
 
-void input_make(struct insn_state *in, const char *opts, unsigned index, struct rng *r)
+static bool names_gpr(const char *s, size_t len, unsigned bits, int i)
+{
+    const char *name = gpr_names[i];
+    if (strlen(name) != len || memcmp(name + 1, s + 1, len - 1)) return false;
+    return *s == *name || (bits == 32 && i < 8 && *s == 'e');
+}
+
+static void make_segments(struct insn_state *in, unsigned bits)
+{
+    static const u16 seg64[6] = {0, SEL_CODE64, SEL_DATA, 0, 0, 0}, seg32[6] = {SEL_DATA, SEL_CODE32, SEL_DATA, SEL_DATA, SEL_L_FS, SEL_L_GS};
+    memcpy(in->seg, bits == 64 ? seg64 : seg32, sizeof in->seg);
+    in->fs_base = FS_BASE;
+    in->gs_base = GS_BASE;
+}
+
+void input_make(struct insn_state *in, const char *opts, unsigned bits, unsigned index, struct rng *r)
 {
     memset(in, 0, sizeof *in);
     for (int i = 0; i < 16; i++) in->gpr[i] = value(r);
     in->gpr[4] = STACK_BASE + STACK_SIZE / 2 - 8 * rng_below(r, 32);
     in->rflags = 0x202 | (rng_next(r) & 0x8d5);
     if (option_set(opts, "df") && rng_below(r, 2)) in->rflags |= 0x400;
-    in->fs_base = DATA_BASE + 0x3000;
-    in->gs_base = DATA_BASE + 0x4008;
+    make_segments(in, bits);
     make_fpu(in->xsave, option_set(opts, "fpx"), option_set(opts, "fp0"), option_set(opts, "sane"), index, r);
     for (const char *p = opts; *p; ) {
         size_t len = strcspn(p, " ");
         const char *eq = memchr(p, '=', len);
         for (int i = 0; eq && i < 16; i++)
-            if (strlen(gpr_names[i]) == (size_t)(eq - p) && !memcmp(p, gpr_names[i], (size_t)(eq - p)))
-                in->gpr[i] = by_spec(eq + 1, len - (size_t)(eq + 1 - p), index, r);
+            if (names_gpr(p, (size_t)(eq - p), bits, i)) in->gpr[i] = by_spec(eq + 1, len - (size_t)(eq + 1 - p), bits, index, r);
         p += len;
         p += strspn(p, " ");
     }
+    for (int i = 0; i < 16 && bits == 32; i++) in->gpr[i] = i < 8 ? (u32)in->gpr[i] : 0;
 }
 
 void input_memory(struct insn_memory *m, struct rng *r)

@@ -44,7 +44,7 @@ static bool check(const struct sequence *s, u64 seed, struct verdict *v)
     options_for(s, opts, sizeof opts);
     input_memory(&mem, &r);
     for (unsigned i = 0; i < INPUTS; i++) {
-        input_make(&in, opts, (unsigned)rng_below(&r, 8), &r);
+        input_make(&in, opts, 64, (unsigned)rng_below(&r, 8), &r);
         in.rip = CODE_BASE + off;
         native_run(&in, &mem, &want);
         translated_run(&in, &mem, &got);

@@ -2,14 +2,15 @@
 //
 // A row is `assembler text | options`; options as in state.h. {a/b/c} makes one row per alternative; {=x/y/z} goes in step with the first
 // such group of the line, {2=...} with the second. A line `@ options` sets options for the rows that follow; # starts a comment line.
-// Output: argv[1].S (rows one after another, each ended by UD2; .rowtab holds their offsets) and argv[1].inc (texts).
+// Usage: rowgen OUT BITS FILE...: OUT.S (rows one after another, each of which begins as code of BITS and is ended by UD2; .rowtab holds their
+// offsets) and OUT.inc (texts).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { LINE = 1024, GROUPS = 8 };
 
-struct out { FILE *s, *inc; unsigned rows; const char *opts; const char *file; int line; };
+struct out { FILE *s, *inc; const char *bits; unsigned rows; const char *opts; const char *file; int line; };
 
 static void emit(struct out *o, const char *text)
 {
@@ -19,7 +20,7 @@ static void emit(struct out *o, const char *text)
     snprintf(opts, sizeof opts, "%s%s", o->opts, bar ? bar + 1 : "");
     if (bar) *bar = 0;
     for (size_t n = strlen(asm_text); n && asm_text[n - 1] == ' '; ) asm_text[--n] = 0;
-    fprintf(o->s, "# %u \"%s\"\nrow%u: %s\n", o->line, o->file, o->rows, asm_text);
+    fprintf(o->s, "# %u \"%s\"\n.code%s\nrow%u: %s\n", o->line, o->file, o->bits, o->rows, asm_text);
     fprintf(o->s, ".pushsection .rowtab,\"a\"; .long row%u - text0; .popsection; rowend%u: ud2\n", o->rows, o->rows);
     fprintf(o->s, ".pushsection .rowtab,\"a\"; .long rowend%u - text0; .popsection\n", o->rows);
     fprintf(o->inc, "{\"%s\", \"%s\"},\n", asm_text, opts);
@@ -91,13 +92,14 @@ int main(int argc, char **argv)
     char name[LINE];
     struct out o = {0};
     if (argc < 3) return 1;
+    o.bits = argv[2];
     snprintf(name, sizeof name, "%s.S", argv[1]);
     o.s = fopen(name, "w");
     snprintf(name, sizeof name, "%s.inc", argv[1]);
     o.inc = fopen(name, "w");
     if (!o.s || !o.inc) { perror(argv[1]); return 1; }
     fprintf(o.s, ".text\ntext0:\n");
-    for (int i = 2; i < argc; i++) do_file(&o, argv[i]);
+    for (int i = 3; i < argc; i++) do_file(&o, argv[i]);
     fclose(o.s);
     fclose(o.inc);
     return 0;

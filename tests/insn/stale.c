@@ -8,6 +8,7 @@
 
 #include "tcg/guest/x86/cpu.h"
 #include "tcg/guest/x86/decode.h"
+#include "tests/insn/coverage.h"
 #include "tests/insn/state.h"
 
 static const struct { const char *name; u64 flags; } undefined[] = {
@@ -17,13 +18,15 @@ static const struct { const char *name; u64 flags; } undefined[] = {
     {"shl", EF_OF | EF_AF}, {"shr", EF_OF | EF_AF}, {"sar", EF_OF | EF_AF},
 };
 
-u64 stale_candidates(const u8 *code, u64 len)
+u64 stale_candidates(const u8 *code, u64 len, unsigned bits)
 {
     struct x86_insn i;
     u64 flags = 0;
-    for (; len && x86_decode(code, (unsigned)len, 64, &i) == DECODE_OK && i.len <= len; code += i.len, len -= i.len)
+    for (; len && x86_decode(code, (unsigned)len, bits, &i) == DECODE_OK && i.len <= len; code += i.len, len -= i.len) {
+        bits = coverage_bits_after(&i, bits);
         for (unsigned k = 0; k < ARRAY_SIZE(undefined); k++)
             if (!strcmp(undefined[k].name, i.desc->name)) flags |= undefined[k].flags;
+    }
     return flags;
 }
 

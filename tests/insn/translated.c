@@ -1,5 +1,5 @@
 // The Cupel side: a guest with 64 MiB of RAM in long mode, whose user mode sees the same virtual addresses as the process that runs the
-// tests.
+// tests. Or, for 32-bit code, in protected mode with PAE paging, its kernel at KERNEL_BASE32.
 //
 // Guest-physical layout: page tables, descriptor tables, exception stubs and their stack in the first 64 KiB (mapped at
 // KERNEL_BASE, supervisor only: the other half, as an operating system's is, and like there every user access to it is refused);
@@ -19,6 +19,7 @@
 #include "kernel/plat.h"
 #include "tcg/guest/x86/cpu.h"
 #include "tcg/guest/x86/feature.h"
+#include "tcg/run/softmmu.h"
 #include "tcg/run/tcg.h"
 #include "tests/insn/state.h"
 
@@ -27,12 +28,14 @@ enum {
     PML4 = 0x1000, PDPT = 0x2000, PD = 0x3000, KPDPT = 0xc000, KPD = 0xd000, PT_CODE = 0x4000, PT_DATA = 0x5000, PT_STACK = 0x6000,
     GDT = 0x8000, IDT = 0x9000, STUBS = 0xa000, TSS = 0xb000, STACK0_TOP = 0xf000,
     CODE_PHYS = 0x400000, DATA_PHYS = 0x800000,
-    SEL_KCODE = 0x10, SEL_UDATA = 0x2b, SEL_UCODE = 0x33, SEL_TSS = 0x40,   // as Linux, so that selectors read the same on both sides
+    LDT = 0x7000, PDPT32 = 0x10000, KPD32 = 0x11000, IDT32 = 0x12000, TSS32 = 0x13000,
+    SEL_KCODE32 = 0x08, SEL_KCODE = 0x10, SEL_KDATA = 0x18, SEL_TSS = 0x40, SEL_LDT = 0x50,   // as Linux, so that selectors read the same
     PORT_BASE = 0x40,
     PTE_P = 1, PTE_W = 2, PTE_U = 4, PTE_PS = 128,
 };
 #define PTE_NX (1ull << 63)
 #define KERNEL_BASE 0xffff800000000000ull
+#define KERNEL_BASE32 0xe4600000ull          // where no input's edge value is
 
 const struct plat_events *testplat_events(void);
 
@@ -42,6 +45,7 @@ static struct {
     struct tcg *tcg;
     struct x86_cpu *cpu;
     struct translated_options opt;
+    bool legacy;               // protected mode instead of long mode
     int ended;                 // vector whose stub ran, -1 none
     volatile bool running;
     volatile unsigned ticks;
@@ -59,6 +63,9 @@ static void make_page_tables(void)
     put64(PML4 + 256 * 8, KPDPT | PTE_P | PTE_W);
     put64(KPDPT, KPD | PTE_P | PTE_W);
     put64(KPD, 0 | PTE_P | PTE_W | PTE_PS);
+    put64(PDPT32, PD | PTE_P);
+    put64(PDPT32 + (KERNEL_BASE32 >> 30) * 8, KPD32 | PTE_P);
+    put64(KPD32 + (KERNEL_BASE32 >> 21 & 511) * 8, 0 | PTE_P | PTE_W | PTE_PS);
     put64(PD + (CODE_BASE >> 21) * 8, PT_CODE | PTE_P | PTE_W | PTE_U);
     put64(PD + (DATA_BASE >> 21) * 8, PT_DATA | PTE_P | PTE_W | PTE_U);
     put64(PD + (STACK_BASE >> 21) * 8, PT_STACK | PTE_P | PTE_W | PTE_U);
@@ -67,8 +74,25 @@ static void make_page_tables(void)
     for (u64 i = 0; i < STACK_SIZE / PAGE_SIZE; i++) put64(PT_STACK + i * 8, data_phys(8 + i) | PTE_P | PTE_W | PTE_U | PTE_NX);
 }
 
+static void put32(u64 at, u32 v) { memcpy(t.ram + at, &v, 4); }
+
+// What differs in protected mode: gates of 8 bytes, a TSS of 32-bit fields.
+static void make_descriptors32(void)
+{
+    put32(TSS32 + 4, (u32)KERNEL_BASE32 + STACK0_TOP);
+    put32(TSS32 + 8, SEL_KDATA);
+    t.ram[TSS32 + 0x66] = 0x68;
+    for (unsigned v = 0; v < 32; v++) {
+        u32 at = (u32)KERNEL_BASE32 + STUBS + v * 16, gate_type = v == 3 || v == 4 ? 0xee00 : 0x8e00;
+        put32(IDT32 + v * 8, (at & 0xffff) | SEL_KCODE32 << 16);
+        put32(IDT32 + v * 8 + 4, (at & 0xffff0000) | gate_type);
+    }
+}
+
 static void make_descriptors(void)
 {
+    make_descriptors32();
+    memcpy(t.ram + LDT, native_ldt, sizeof native_ldt);
     put64(GDT + 0x08, 0x00cf9b000000ffff);   // kernel code, 32 bits
     put64(GDT + 0x10, 0x00af9b000000ffff);   // kernel code, 64 bits
     put64(GDT + 0x18, 0x00cf93000000ffff);
@@ -164,32 +188,54 @@ static u8 *guest_page(u64 va)
 }
 const u8 *translated_page(u64 va) { return guest_page(va); }
 
+void translated_legacy(bool on)
+{
+    if (t.legacy != on) tlb_flush(&t.cpu->v);
+    t.legacy = on;
+}
+
 static void set_segment(struct x86_cpu *c, int s, u16 sel, u64 base, u32 limit, u32 attr)
 {
     c->seg[s] = (struct segment){.sel = sel, .base = base, .limit = limit, .attr = attr};
     c->seg_base[s] = base;
 }
 
+// As if the guest had loaded the selector: hidden parts from the descriptor tables.
+static void load_selector(struct x86_cpu *c, int s, u16 sel, u64 null_base)
+{
+    if (!(sel & 0xfffc)) {
+        set_segment(c, s, sel, null_base, 0, 0);
+        return;
+    }
+    u32 lo, hi;
+    memcpy(&lo, t.ram + (sel & 4 ? LDT : GDT) + (sel & 0xfff8), 4);
+    memcpy(&hi, t.ram + (sel & 4 ? LDT : GDT) + (sel & 0xfff8) + 4, 4);
+    u32 limit = (lo & 0xffff) | (hi & 0xf0000);
+    if (hi & 1 << 23) limit = limit << 12 | 0xfff;
+    set_segment(c, s, sel, lo >> 16 | (hi & 0xff) << 16 | (hi & 0xff000000), limit, hi & 0xf0ff00);
+}
+
+static void load_tables(struct x86_cpu *c)
+{
+    u64 base = t.legacy ? KERNEL_BASE32 : KERNEL_BASE;
+    c->cr3 = t.legacy ? PDPT32 : PML4;
+    c->efer = EFER_NXE | (t.legacy ? 0 : EFER_LME | EFER_LMA | EFER_SCE);
+    c->gdtr.base = base + GDT;
+    c->gdtr.limit = SEL_TSS + 15;
+    c->idtr.base = base + (t.legacy ? IDT32 : IDT);
+    c->idtr.limit = 32 * (t.legacy ? 8 : 16) - 1;
+    set_segment(c, SEG_LDTR, SEL_LDT, base + LDT, LDT_ENTRIES * 8 - 1, 0x8200);
+    set_segment(c, SEG_TR, SEL_TSS, base + (t.legacy ? TSS32 : TSS), 0x67, 0x8b00);
+}
+
 static void load_state(struct x86_cpu *c, const struct insn_state *in)
 {
     c->cr0 = CR0_PG | CR0_WP | CR0_NE | CR0_ET | CR0_MP | CR0_PE;
-    c->cr3 = PML4;
     c->cr4 = CR4_PAE | CR4_PGE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE | CR4_UMIP;
     c->cr2 = 0;
-    c->efer = EFER_LME | EFER_LMA | EFER_SCE | EFER_NXE;
     c->xcr0 = 7;
-    c->gdtr.base = KERNEL_BASE + GDT;
-    c->gdtr.limit = SEL_TSS + 15;
-    c->idtr.base = KERNEL_BASE + IDT;
-    c->idtr.limit = 32 * 16 - 1;
-    set_segment(c, SEG_CS, SEL_UCODE, 0, 0xffffffff, 0xa0fb00);
-    set_segment(c, SEG_SS, SEL_UDATA, 0, 0xffffffff, 0xc0f300);
-    set_segment(c, SEG_DS, 0, 0, 0, 0);
-    set_segment(c, SEG_ES, 0, 0, 0, 0);
-    set_segment(c, SEG_FS, 0, in->fs_base, 0, 0);
-    set_segment(c, SEG_GS, 0, in->gs_base, 0, 0);
-    set_segment(c, SEG_LDTR, 0, 0, 0, 0);
-    set_segment(c, SEG_TR, SEL_TSS, KERNEL_BASE + TSS, 0x67, 0x8b00);
+    load_tables(c);
+    for (int s = 0; s < 6; s++) load_selector(c, s, in->seg[s], s == SEG_FS ? in->fs_base : s == SEG_GS ? in->gs_base : 0);
     for (int i = 0; i < 16; i++) c->v.regs[i] = in->gpr[i];
     c->v.pc = in->rip;
     x86_set_eflags(c, in->rflags);
@@ -209,18 +255,31 @@ static u64 get64(u64 at)
     return v;
 }
 
+// The exception frame: what the stub of this mode finds on its stack.
+static void save_frame(struct insn_result *r, bool has_error)
+{
+    unsigned word = t.legacy ? 4 : 8;
+    u64 frame = STACK0_TOP - 5 * word, mask = t.legacy ? 0xffffffff : ~0ull;
+    r->error = has_error ? get64(frame - word) & mask : 0;
+    r->st.rip = get64(frame) & mask;
+    r->st.seg[S_CS] = (u16)get64(frame + word);
+    r->st.rflags = get64(frame + 2 * word) & mask;
+    r->st.gpr[G_RSP] = get64(frame + 3 * word) & mask;
+    r->st.seg[S_SS] = (u16)get64(frame + 4 * word);
+}
+
 static void save_state(struct x86_cpu *c, struct insn_result *r)
 {
     vcpu_fpu_release(&c->v);
     bool has_error = t.ended == 8 || (t.ended >= 10 && t.ended <= 14) || t.ended == 17 || t.ended == 21;
-    u64 frame = STACK0_TOP - 40;
     r->vector = (unsigned)t.ended;
-    r->error = has_error ? get64(frame - 8) : 0;
     r->cr2 = t.ended == 14 ? c->cr2 : 0;
     for (int i = 0; i < 16; i++) r->st.gpr[i] = c->v.regs[i];
-    r->st.rip = get64(frame);
-    r->st.rflags = get64(frame + 16);
-    r->st.gpr[G_RSP] = get64(frame + 24);
+    save_frame(r, has_error);
+    r->st.seg[S_DS] = c->seg[SEG_DS].sel;
+    r->st.seg[S_ES] = c->seg[SEG_ES].sel;
+    r->st.seg[S_FS] = c->seg[SEG_FS].sel;
+    r->st.seg[S_GS] = c->seg[SEG_GS].sel;
     r->st.fs_base = c->seg[SEG_FS].base;
     r->st.gs_base = c->seg[SEG_GS].base;
     memcpy(r->st.xsave, c->xsave, XS_SIZE);
