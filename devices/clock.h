@@ -1,8 +1,8 @@
 // The guest's clocks and timers: what QEMU's timer lists are, over one physical timer.
 //
-// Four clocks. Each has a timer list; the platform's one timer is armed for the earliest deadline over all lists. Callbacks run in
-// interrupt context with the BQL held; they may modify or delete any timer, themselves included. Timers change under the BQL only
-// (asserted); clocks are read in any context without a lock (seqlock).
+// Four clocks. Each has a timer list; the platform's one timer is armed for the earliest deadline over all lists. Callbacks run
+// in interrupt context with the BQL held; they may modify or delete any timer, themselves included. Timers change under the BQL
+// only (asserted); clocks are read in any context without a lock (seqlock).
 #pragma once
 
 #include "kernel/base/list.h"

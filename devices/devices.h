@@ -1,5 +1,6 @@
-// Constructors of the guest's chips, one per chip, and how they are wired: an interrupt line is a struct irq.
-// All are created before the first vCPU runs, and live as long as the machine. Registers follow the chip's data sheet; the source file says which.
+// Constructors of the guest's chips, one per chip, and how they are wired: an interrupt line is a struct irq. All are created
+// before the first vCPU runs, and live as long as the machine. Registers follow the chip's data sheet; the source file says
+// which.
 #pragma once
 
 #include "kernel/base/types.h"
@@ -25,10 +26,11 @@ static inline void irq_pulse(const struct irq *q)
 // ---- interrupt controllers ----
 struct lapic;
 struct lapic *lapic_new(struct phys *p, struct vcpu *c, unsigned id);   // also registers apic_ops with the vCPU. The 0xfee00000 page is one MMIO
-                                                                        // region (unlocked) shared by all: the accessing vCPU's own APIC answers
+                                                                        // region (unlocked) shared by all: the accessing vCPU's
+                                                                        // own APIC answers
 void lapic_set_pic(struct lapic *l, struct vcpu *c, int (*ack)(void *pic), void *pic);
-// TSC-deadline mode: the rate of the guest's TSC and how to read it (any context: the expired timer looks at it too). Without this call the
-// mode is absent (IA32_TSC_DEADLINE is #GP) and CPUID must not offer it. Before the first vCPU runs.
+// TSC-deadline mode: the rate of the guest's TSC and how to read it (any context: the expired timer looks at it too). Without
+// this call the mode is absent (IA32_TSC_DEADLINE is #GP) and CPUID must not offer it. Before the first vCPU runs.
 void lapic_set_tsc(struct lapic *l, u64 tsc_hz, u64 (*read_guest_tsc)(struct vcpu *c));
 #define LAPIC_TIMER_HZ NS_PER_SEC   // input of the divider, for CPUID 15H / firmware tables
 // Interrupt message on the system bus (I/O APIC, MSI): SDM 3A 11.11. Any context, no lock. True when some APIC accepted it.
@@ -51,9 +53,11 @@ struct hpet *hpet_new(struct phys *p, const struct irq *gsi, unsigned ngsi);   /
 struct rtc *rtc_new(struct phys *p, struct irq irq8, u64 ram_size);            // MC146818 + CMOS at 0x70
 void pit_set_irq0_enabled(struct pit *s, bool on);                // HPET legacy mode takes the line
 void rtc_set_irq8_enabled(struct rtc *s, bool on);                // the same; BQL held
-// What legacy replacement mode drives (ISA IRQ 0 and 8) and whom it silences. Without it the mode drives gsi[2] and gsi[8] and silences nobody.
+// What legacy replacement mode drives (ISA IRQ 0 and 8) and whom it silences. Without it the mode drives gsi[2] and gsi[8] and
+// silences nobody.
 void hpet_set_legacy(struct hpet *s, struct pit *pit, struct rtc *rtc, struct irq irq0, struct irq irq8);
-// CMOS bytes for firmware. rtc_new splits ram_size at 3 GiB; a machine with another hole says so. rtc_set_cmos: boot order, CPU count (0x5f) ...
+// CMOS bytes for firmware. rtc_new splits ram_size at 3 GiB; a machine with another hole says so. rtc_set_cmos: boot order, CPU
+// count (0x5f) ...
 void rtc_set_memory(struct rtc *s, u64 below_4g, u64 above_4g);
 void rtc_set_cmos(struct rtc *s, u8 index, u8 val);
 bool rtc_nmi_masked(const struct rtc *s);                         // bit 7 of port 0x70

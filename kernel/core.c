@@ -15,7 +15,7 @@ struct stacks {
 } __attribute__((aligned(4096)));
 
 extern struct stacks core_boot_stacks;   // entry.S starts on its main stack
-struct stacks core_boot_stacks;
+struct stacks core_boot_stacks __attribute__((used));
 _Static_assert(offsetof(struct stacks, guard1) == 4096 + 256 * 1024, "entry.S adds this");
 
 static struct core core_boot;

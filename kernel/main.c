@@ -75,5 +75,6 @@ void kernel_main(const struct boot_info *info)
         plat_exit(1);
     }
     int code = 0;
-    main_finish(machine_run(&code), code);
+    enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
+    main_finish(end, code);
 }

@@ -17,7 +17,7 @@ header:
     .balign 8
     .short 3, 0; .long 12, multiboot_entry + PHYS  /* entry_address */
     .balign 8
-    .short 5, 1; .long 20, 0, 0, 32                /* if possible: a framebuffer of 32-bit pixels, any size */
+    .short 5, 1; .long 20, 1024, 768, 32           /* if possible: a framebuffer; GRUB takes another size if it must */
     .balign 8
     .short 6, 0; .long 8                           /* modules on page boundaries */
     .balign 8

@@ -2,7 +2,7 @@
 //
 // There is no firmware to read files or to show a menu; GRUB did both. One module is cupel.conf, the same file as on a UEFI stick, the others
 // are the files that it names; a module's text in GRUB's configuration says which ("module2 FILE NAME"). The kernel's command line
-// is the name of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel shows once it has
+// is the name or number of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel shows once it has
 // a console: nothing here can print.
 #include "kernel/multiboot.h"
 
@@ -174,7 +174,16 @@ static bool info_file(const char *path, unsigned line, struct boot_file *out)
     return true;
 }
 
-// The entry that the command line names, or the default.
+// A decimal number and nothing else; 0: something else.
+static unsigned number(const char *s)
+{
+    unsigned n = 0;
+    for (; *s >= '0' && *s <= '9' && n < 1000; s++) n = n * 10 + (unsigned)(*s - '0');
+    return *s ? 0 : n;
+}
+
+// The entry that the command line names, by name or by number from 1, or the default. Numbers are for configurations that a program writes:
+// loaders differ in how they quote.
 static const struct config_entry *entry_choose(void)
 {
     const struct mb_tag *t = tag_next(TAG_CMDLINE, NULL);
@@ -183,6 +192,8 @@ static const struct config_entry *entry_choose(void)
     if (!*name) return &mb.config.entries[mb.config.default_index];
     for (unsigned i = 0; i < mb.config.count; i++)
         if (!strcmp(mb.config.entries[i].name, name)) return &mb.config.entries[i];
+    unsigned n = number(name);
+    if (n >= 1 && n <= mb.config.count) return &mb.config.entries[n - 1];
     fmt_snprintf(mb.error, sizeof(mb.error), "cupel.conf has no entry [%s], which is what the boot loader's command line says", name);
     return NULL;
 }

@@ -34,8 +34,8 @@ u64 plat_wall_ns(void);
 void plat_timer_arm(u64 deadline_ns);
 
 // ---- the big lock ---------------------------------------------------------------------------------------
-// Interrupts off on this core plus the ticket lock between cores. Not recursive: taking it twice, or releasing it unheld, panics with the place.
-// What arrived meanwhile is handled at unlock.
+// Interrupts off on this core plus the ticket lock between cores. Not recursive: taking it twice, or releasing it unheld, panics
+// with the place. What arrived meanwhile is handled at unlock.
 void bql_lock_at(const char *file, int line);
 void bql_unlock_at(const char *file, int line);
 #define bql_lock() bql_lock_at(__FILE__, __LINE__)
@@ -87,9 +87,8 @@ void plat_console_ready(void);
 // Cupel's own messages (kernel/base/log.c): a whole line or trace text. Any context, guest vector registers may be live.
 void plat_log_write(const char *text, size_t len, bool trace);
 
-// Writes a disassembly of `code` (guest code at pc, or host code) to the trace; bits: 64, 32, 16. A platform without a disassembler writes
-// the bytes. May use
-// vector registers: the guest's must have been released. Not from interrupt context.
+// Writes a disassembly of `code` (guest code at pc, or host code) to the trace; bits: 64, 32, 16. A platform without a
+// disassembler writes the bytes. May use vector registers: the guest's must have been released. Not from interrupt context.
 void plat_disassemble(u64 pc, const u8 *code, size_t len, unsigned bits);
 
 // ---- end ----------------------------------------------------------------------------------------------------

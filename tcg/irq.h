@@ -1,9 +1,9 @@
 // Interrupt lines into a vCPU, and what a vCPU asks of its local APIC. With tcg/phys.h, all that devices/ sees of tcg/.
 //
 // Rule: a vCPU's local APIC registers belong to that vCPU. Only the vCPU's own core, outside interrupt context, reads or changes
-// them (cpu_is_self()). Everyone else - timers, other vCPUs, devices - posts: an atomic bit in a mailbox, then a kick. The owner folds
-// the mailbox into its APIC at its next exit. Posting is idempotent and never loses an interrupt; it is the software twin of
-// VT-x posted interrupts.
+// them (cpu_is_self()). Everyone else - timers, other vCPUs, devices - posts: an atomic bit in a mailbox, then a kick. The owner
+// folds the mailbox into its APIC at its next exit. Posting is idempotent and never loses an interrupt; it is the software twin
+// of VT-x posted interrupts.
 #pragma once
 
 #include "kernel/base/types.h"
@@ -39,7 +39,8 @@ struct apic_ops {
     void (*fold)(void *apic, const u64 vectors[4], const u64 level[4]);
     // True when an interrupt of sufficient priority waits (SDM 3A 10.8.3).
     bool (*pending)(void *apic);
-    // Takes it: highest-priority vector moves IRR -> ISR and is returned; -1 none. For ExtINT the 8259 is asked by the vCPU through extint_ack.
+    // Takes it: highest-priority vector moves IRR -> ISR and is returned; -1 none. For ExtINT the 8259 is asked by the vCPU
+    // through extint_ack.
     int (*ack)(void *apic);
     // True when LINT0/ExtINT delivery is open (APIC off, or LVT LINT0 unmasked in ExtINT mode).
     bool (*extint_open)(void *apic);

@@ -49,8 +49,8 @@ struct region *phys_find(struct phys *p, struct gpa a);
 u8 *phys_host(struct phys *p, struct gpa a);
 
 // Accesses by devices (DMA) and by the loader: any length, any alignment, crossing regions. RAM is written with written-code
-// tracking, so that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give 0xff there,
-// writes are dropped). BQL held. Not for use from interrupt context unless the range is RAM.
+// tracking, so that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give
+// 0xff there, writes are dropped). BQL held. Not for use from interrupt context unless the range is RAM.
 bool phys_read(struct phys *p, struct gpa a, void *buf, u64 len);
 bool phys_write(struct phys *p, struct gpa a, const void *buf, u64 len);
 u64 phys_ld(struct phys *p, struct gpa a, unsigned size);             // little endian, 1..8 bytes

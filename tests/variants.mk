@@ -24,6 +24,9 @@ $(B)/$1/%.c.o: %.c
 $(B)/$1/%.S.o: %.S
 	@mkdir -p $$(@D)
 	$$(CC) $$(BASEFLAGS) $(VARIANT_FLAGS_$1) -c -o $$@ $$<
+$(B)/$1/tests/ir/%.c.o: tests/ir/%.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(BASEFLAGS) $(VARIANT_FLAGS_$1) $(VARIANT_INSTRUMENT_$1) -c -o $$@ $$<
 # The harness runs code with a foreign FS base: not instrumented. Sanitizer settings neither.
 $(B)/$1/tests/%.c.o: tests/%.c
 	@mkdir -p $$(@D)

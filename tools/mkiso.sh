@@ -31,16 +31,21 @@ line ~ /^(#|;|$)/ { next }
 line ~ /^\[.*\]$/ {
     close_entry()
     open = 1
+    count++
     name = substr(line, 2, length(line) - 2)
+    if (name == wanted) chosen = count - 1
     gsub(/\047/, "", name)
-    printf "menuentry \047%s\047 {\n    multiboot2 /cupel.elf %s\n    module2 /cupel.conf cupel.conf\n", name, name
+    printf "menuentry \047%s\047 {\n    multiboot2 /cupel.elf %d\n    module2 /cupel.conf cupel.conf\n", name, count
     next
 }
 { key = trim(substr(line, 1, index(line, "=") - 1)); value = trim(substr(line, index(line, "=") + 1)) }
 !open && key == "timeout" { print "set timeout=" (value == "never" ? -1 : value) }
-!open && key == "default" { printf "set default=\047%s\047\n", value }
+!open && key == "default" { wanted = value }
 open && (key == "kernel" || key == "initrd") { module(value) }
-END { close_entry() }
+END {
+    close_entry()
+    print "set default=" chosen + 0
+}
 ' "$conf" >"$tree/entries"
 {
     echo 'insmod all_video'

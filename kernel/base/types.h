@@ -17,6 +17,10 @@ typedef int16_t s16;
 typedef int32_t s32;
 typedef int64_t s64;
 typedef unsigned __int128 u128;
+// The same at any alignment and over memory of any type: *(u32_any *)p is one access, and C allows it.
+typedef u16 u16_any __attribute__((aligned(1), may_alias));
+typedef u32 u32_any __attribute__((aligned(1), may_alias));
+typedef u64 u64_any __attribute__((aligned(1), may_alias));
 
 struct gva { u64 v; };   // guest virtual (linear) address
 struct gpa { u64 v; };   // guest physical address

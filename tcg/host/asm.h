@@ -1,5 +1,5 @@
-// Encoding of x86-64 host instructions, byte by byte. Pure: writes at as->p, never past as->end (then sets full; the caller flushes the
-// code cache and tries again). Source: SDM 2, chapter 2.
+// Encoding of x86-64 host instructions, byte by byte. Pure: writes at as->p, never past as->end (then sets full; the caller
+// flushes the code cache and tries again). Source: SDM 2, chapter 2.
 #pragma once
 
 #include "kernel/base/bits.h"

@@ -1,14 +1,13 @@
 // From a block of IR to a TB's host code, in one pass: entry, ops in order, then the cold code that the hot part branches to.
 //
-// Entries. A TB can be entered with the guest's flags in EFLAGS (entry_host) or in vcpu.cc (entry_saved). If the first thing that matters
-// to the flags would save
-// them, the save is done at once, before the shared body, and entry_saved simply lies behind it. If it would read them, entry_saved is a
-// restore out of line.
+// Entries. A TB can be entered with the guest's flags in EFLAGS (entry_host) or in vcpu.cc (entry_saved). If the first thing that
+// matters to the flags would save them, the save is done at once, before the shared body, and entry_saved simply lies behind it.
+// If it would read them, entry_saved is a restore out of line.
 //
-// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation cannot change under it
-// without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether the page is mapped as it was
-// (vcpu.xsig). Indirect
-// branches go through the vCPU's jump cache, of which a TLB flush takes what it must.
+// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation
+// cannot change under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether
+// the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, of which a TLB flush takes what
+// it must.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"

@@ -1,5 +1,5 @@
-// Emission of one TB: what emit.c (order of events, exits, cold code), regs.c (scratch and temporaries), flags.c, mem.c and ops.c share.
-// Lives on the stack of host_tb_emit; one core, not in interrupt context.
+// Emission of one TB: what emit.c (order of events, exits, cold code), regs.c (scratch and temporaries), flags.c, mem.c and ops.c
+// share. Lives on the stack of host_tb_emit; one core, not in interrupt context.
 #pragma once
 
 #include "tcg/host/layout.h"
@@ -104,8 +104,8 @@ void emit_mark(struct emit *e, u16 insn, u16 recipe);       // fault point from 
 bool emit_op_keeps_flags(const struct ir_op *o);            // op needs EFLAGS beforehand
 
 // ---- mem.c ----
-// Address computation and softmmu lookup for o's memory operand; afterwards its bytes are at the returned rm. Opens the out-of-line path,
-// which emit_mem_end closes after the access.
+// Address computation and softmmu lookup for o's memory operand; afterwards its bytes are at the returned rm. Opens the
+// out-of-line path, which emit_mem_end closes after the access.
 struct rm emit_mem_begin(struct emit *e, const struct ir_op *o);
 void emit_mem_end(struct emit *e, const struct ir_op *o);
 unsigned emit_mem_size(const struct ir_op *o);

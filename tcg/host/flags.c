@@ -1,11 +1,12 @@
 // The guest's arithmetic flags as one value: where it is, and when it must move.
 //
-// The value is in EFLAGS (fl_host), in vcpu.cc (fl_saved), in both, or in neither. Neither is allowed when nobody on the straight path reads it again
-// and every fault point up to its redefinition can rebuild it from registers (the recipe). So the decision is taken lazily, at the first
-// thing that would clobber EFLAGS: emit_flags_before_clobber looks ahead to the next complete definition. A save is five instructions, so
-// this look-ahead, which is a few ops long as a rule, pays.
+// The value is in EFLAGS (fl_host), in vcpu.cc (fl_saved), in both, or in neither. Neither is allowed when nobody on the straight
+// path reads it again and every fault point up to its redefinition can rebuild it from registers (the recipe). So the decision is
+// taken lazily, at the first thing that would clobber EFLAGS: emit_flags_before_clobber looks ahead to the next complete
+// definition. A save is five instructions, so this look-ahead, which is a few ops long as a rule, pays.
 //
-// At exits the value leaves in EFLAGS or in vcpu.cc, as it happens to be (struct tb_exit.saved); the next TB has an entry for either.
+// At exits the value leaves in EFLAGS or in vcpu.cc, as it happens to be (struct tb_exit.saved); the next TB has an entry for
+// either.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
@@ -99,7 +100,8 @@ void emit_flags_need(struct emit *e)
     e->fl_host = true;
 }
 
-// How the flags that o defines can be computed again, from registers as o leaves them; before_op: from operands as o finds them. False: they cannot.
+// How the flags that o defines can be computed again, from registers as o leaves them; before_op: from operands as o finds them.
+// False: they cannot.
 static bool recipe_form(const struct ir_op *o, struct flag_recipe *r, bool *before_op)
 {
     *r = (struct flag_recipe){.kind = FR_OP, .opc = o->opc, .size = o->size, .a = IR_NONE, .b = IR_NONE};
@@ -132,9 +134,8 @@ static bool recipe_form(const struct ir_op *o, struct flag_recipe *r, bool *befo
     return true;
 }
 
-// After op i, before the next complete definition: which registers of the mask `regs` are overwritten before a fault point? *read: the
-// value itself is
-// wanted before that, so that a recipe is of no use.
+// After op i, before the next complete definition: which registers of the mask `regs` are overwritten before a fault point?
+// *read: the value itself is wanted before that, so that a recipe is of no use.
 static u64 lost_before_fault(const struct emit *e, unsigned i, u64 regs, bool *read)
 {
     u64 written = 0, lost = 0;
@@ -171,8 +172,8 @@ static void keep_operand(struct emit *e, u8 *where, u8 slot)
     *where = (u8)(FR_SLOT0 + slot);
 }
 
-// Ops behind a shared lookup are emitted twice (group.c). Code behind them is not, so both versions must leave the same recipe and the same kept operands:
-// the second takes what the first decided.
+// Ops behind a shared lookup are emitted twice (group.c). Code behind them is not, so both versions must leave the same recipe
+// and the same kept operands: the second takes what the first decided.
 static bool recipe_room(const struct emit *e)
 {
     return e->again ? e->recipe_at[e->i] != NO_RECIPE : e->n_recipes < EMIT_MAX_RECIPES;
@@ -185,8 +186,8 @@ static u16 recipe_add(struct emit *e, const struct flag_recipe *r)
     return (u16)e->n_recipes++;
 }
 
-// One or two stores beside the defining op keep what its recipe needs and the code after it overwrites: cheaper than to save the flags.
-// Called before o is emitted; the rest of the work is in emit_flags_after.
+// One or two stores beside the defining op keep what its recipe needs and the code after it overwrites: cheaper than to save the
+// flags. Called before o is emitted; the rest of the work is in emit_flags_after.
 void emit_flags_before_def(struct emit *e, const struct ir_op *o)
 {
     struct flag_recipe r;

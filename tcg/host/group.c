@@ -1,17 +1,15 @@
 // One softmmu lookup for several accesses.
 //
-// Compiled code reaches the same page again and again through one register: pushes and pops, locals, the fields of a struct. Where a run of
-// ops without exits or
-// calls has at least two accesses off the same base, which changes meanwhile at most by known amounts (LEA base, [base + c]), their offsets
-// are known relative to the
-// base at the first of them. One lookup for the whole window of offsets is made there; it leaves the host address of the window's start in
-// R14, and every member is
-// then a single instruction [r14 + offset] that clobbers no flags.
+// Compiled code reaches the same page again and again through one register: pushes and pops, locals, the fields of a struct.
+// Where a run of ops without exits or calls has at least two accesses off the same base, which changes meanwhile at most by known
+// amounts (LEA base, [base + c]), their offsets are known relative to the base at the first of them. One lookup for the whole
+// window of offsets is made there; it leaves the host address of the window's start in R14, and every member is then a single
+// instruction [r14 + offset] that clobbers no flags.
 //
-// If the lookup misses - another page in part, a device, a page not yet in the TLB - the run is done out of line, op by op with lookups of
-// their own, by emitting the
-// same ops again; then control comes back behind the run, with temporaries and flags where the hot version has them. Both versions keep temporaries
-// out of R14 but for the last op's result, so they agree on those by construction; flags are reconciled at the end of the cold one.
+// If the lookup misses - another page in part, a device, a page not yet in the TLB - the run is done out of line, op by op with
+// lookups of their own, by emitting the same ops again; then control comes back behind the run, with temporaries and flags where
+// the hot version has them. Both versions keep temporaries out of R14 but for the last op's result, so they agree on those by
+// construction; flags are reconciled at the end of the cold one.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"

@@ -1,7 +1,8 @@
-// Where things of the vCPU are, GS-relative, and which host register holds which guest global. One table, used by everything in tcg/host/.
+// Where things of the vCPU are, GS-relative, and which host register holds which guest global. One table, used by everything in
+// tcg/host/.
 //
-// x86 pinning for mmu=soft: RAX..RDI, RBP and R8-R11 in their namesakes, so that fixed-register instructions (shl cl, div, rep movs, cmpxchg)
-// need no moves; guest RSP in R15; R12-R14 scratch; guest R12-R15 in the vCPU. Host RSP is the emulator's stack.
+// x86 pinning for mmu=soft: RAX..RDI, RBP and R8-R11 in their namesakes, so that fixed-register instructions (shl cl, div, rep
+// movs, cmpxchg) need no moves; guest RSP in R15; R12-R14 scratch; guest R12-R15 in the vCPU. Host RSP is the emulator's stack.
 #pragma once
 
 #include "tcg/host/asm.h"
@@ -25,6 +26,7 @@ _Static_assert(PAGE_SHIFT - 4 == 8, "rorx by 8 brings the page number to the ent
 _Static_assert(offsetof(struct tlb_entry, host) == 8, "tag, then host");
 _Static_assert(offsetof(struct vcpu, cc) % 2 == 0 && sizeof(((struct vcpu *)0)->cc) == 2, "cc is stored as 16 bits");
 
-// Flags between EFLAGS and vcpu.cc, by way of RAX; `keep` is a scratch register that carries RAX meanwhile. The flags stay as they are on saving.
+// Flags between EFLAGS and vcpu.cc, by way of RAX; `keep` is a scratch register that carries RAX meanwhile. The flags stay as
+// they are on saving.
 void host_flags_save(struct as *as, u8 keep);
 void host_flags_restore(struct as *as, u8 keep);

@@ -9,8 +9,9 @@
 //     mov   r13, gs:[r13 + tlb.host]
 //     op    ..., [r13 + r12]              the guest's own instruction
 //
-// Out of line, C fills the TLB or, where no plain RAM answers (devices, page crossings), provides a bounce buffer: the access is then made on the
-// buffer by the same instruction. For stores the instruction is repeated out of line, followed by the buffer's delivery.
+// Out of line, C fills the TLB or, where no plain RAM answers (devices, page crossings), provides a bounce buffer: the access is
+// then made on the buffer by the same instruction. For stores the instruction is repeated out of line, followed by the buffer's
+// delivery.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"

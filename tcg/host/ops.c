@@ -1,8 +1,10 @@
-// Emission of each op. One rule throughout: the guest's instruction comes out as itself, with its registers renamed and its memory operand
-// replaced by what the lookup left in R13 + R12; so flags, widths and partial writes are what the guest's processor would have given.
+// Emission of each op. One rule throughout: the guest's instruction comes out as itself, with its registers renamed and its
+// memory operand replaced by what the lookup left in R13 + R12; so flags, widths and partial writes are what the guest's
+// processor would have given.
 //
-// Guest R12-R15 live in the vCPU. Where an instruction can take them as its memory operand they are used in place; else they pass through a scratch
-// register. High bytes (AH..BH) cannot be named beside a REX prefix; then low and high byte are exchanged around the instruction.
+// Guest R12-R15 live in the vCPU. Where an instruction can take them as its memory operand they are used in place; else they pass
+// through a scratch register. High bytes (AH..BH) cannot be named beside a REX prefix; then low and high byte are exchanged
+// around the instruction.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"

@@ -1,11 +1,12 @@
 // The common code at the head of the code cache: the ways in and out, and the bridges from translated code to C.
 //
-// Translated code calls no C function directly: C does not know about pinned registers. A bridge spills every pinned global to the vCPU, so that C
-// sees complete state and may leave by restoring host_rsp; then C runs; then all globals are loaded again, because C may have
-// changed them. In the slow paths of memory accesses the caller-saved ones would do for reloading, but those paths are cold.
+// Translated code calls no C function directly: C does not know about pinned registers. A bridge spills every pinned global to
+// the vCPU, so that C sees complete state and may leave by restoring host_rsp; then C runs; then all globals are loaded again,
+// because C may have changed them. In the slow paths of memory accesses the caller-saved ones would do for reloading, but those
+// paths are cold.
 //
-// Entering is a critical section against lost wake-ups: from the check of exit_request to the jump, an interrupt handler that finds RIP in
-// [enter_check, enter_end) resumes at enter_abort. So nothing needs interrupts off here, on metal and hosted alike.
+// Entering is a critical section against lost wake-ups: from the check of exit_request to the jump, an interrupt handler that
+// finds RIP in [enter_check, enter_end) resumes at enter_abort. So nothing needs interrupts off here, on metal and hosted alike.
 #include "tcg/host/layout.h"
 
 #include "kernel/base/log.h"
@@ -105,6 +106,14 @@ static void emit_exits(struct as *as, struct tcg *t, s64 to_rx)
     emit_epilogue(as);
 }
 
+// Where C code is not compiled to leave vector registers alone. RSP aligned to 16; keeps R12-R14.
+static void release_fpu(struct as *as)
+{
+    if (!limits_c_uses_fpu()) return;
+    as_load(as, H_RDI, rm_gs(ENV(self)));
+    call_c(as, vcpu_fpu_release);
+}
+
 // Common frame of the bridges. On entry RSP is 8 below 16-byte alignment, the return address at [rsp] is translated code.
 static void bridge_begin(struct as *as)
 {
@@ -113,10 +122,11 @@ static void bridge_begin(struct as *as)
     as_store(as, rm_gs(ENV(helper_ra)), H_RAX);
     as_op(as, (struct enc){.opcode = 0x83, .w = true}, 5, rm_reg(H_RSP));
     as_u8(as, 8);
+    release_fpu(as);
 }
 
-// The way back. An interrupt after the compare finds RIP in here and unlinks the TB that helper_ra names, so nothing is lost. Lets
-// vcpu_helper_done look when something wants attention, then gives the globals back. RSP aligned to 16.
+// The way back. An interrupt after the compare finds RIP in here and unlinks the TB that helper_ra names, so nothing is lost.
+// Lets vcpu_helper_done look when something wants attention, then gives the globals back. RSP aligned to 16.
 static void bridge_finish(struct as *as)
 {
     as_alu_mi(as, 7, 4, rm_gs(ENV(exit_request)), 0);
@@ -162,6 +172,7 @@ static void emit_commit(struct as *as, struct tcg *t, s64 to_rx)
     spill_globals(as);
     as_load(as, H_RAX, rm_mem(H_RSP, H_NONE, 0, 8));
     as_store(as, rm_gs(ENV(helper_ra)), H_RAX);
+    release_fpu(as);
     as_load(as, H_RDI, rm_gs(ENV(self)));
     call_c(as, softmmu_commit);
     bridge_finish(as);

@@ -1,5 +1,6 @@
-// Scratch registers and temporaries. R12-R14 are all there is: R12 and R13 make addresses, R14 carries one temporary from op to op while it can.
-// Temporaries live within one guest instruction and there are rarely two at once, so a second one simply lives in vcpu.temps.
+// Scratch registers and temporaries. R12-R14 are all there is: R12 and R13 make addresses, R14 carries one temporary from op to
+// op while it can. Temporaries live within one guest instruction and there are rarely two at once, so a second one simply lives
+// in vcpu.temps.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
@@ -91,7 +92,8 @@ u8 emit_def(struct emit *e, u8 r, bool keep)
         e->held[2] = r;
         return H_R14;
     }
-    // A source that is only read may give its register to the destination when nothing else is free (three-operand forms with a memory operand).
+    // A source that is only read may give its register to the destination when nothing else is free (three-operand forms with a
+    // memory operand).
     h = (e->busy & 7) == 7 && e->held[2] != IR_NONE && !is_temp(e->held[2]) ? H_R14 : emit_scratch(e);
     e->held[h - H_R12] = r;
     return h;

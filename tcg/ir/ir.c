@@ -1,8 +1,8 @@
 // The IR's plumbing: building blocks, what each op reads and writes, and the verifier.
 //
-// The verifier states the producer's rules as code, so that a translation bug is found where it was made and not three passes later:
-// operands present exactly where ops.def says, at most one memory operand, temporaries defined before use and never across guest
-// instructions, and the precision rule (no global changes before a later op of the same instruction that can still fault).
+// The verifier states the producer's rules as code, so that a translation bug is found where it was made and not three passes
+// later: operands present exactly where ops.def says, at most one memory operand, temporaries defined before use and never across
+// guest instructions, and the precision rule (no global changes before a later op of the same instruction that can still fault).
 #include "tcg/ir/ir.h"
 
 #include "kernel/base/log.h"
@@ -51,7 +51,8 @@ bool ir_may_fault(const struct ir_op *o)
     return (o->has_mem && o->opc != IR_LEA) || o->opc == IR_CALL || (o->opc == IR_HOST && o->host.may_fault);
 }
 
-// Registers (bit n: operand number n, 0..47) that op o reads through its operands. Implicit ones of HOST ops are not listed: they are pinned.
+// Registers (bit n: operand number n, 0..47) that op o reads through its operands. Implicit ones of HOST ops are not listed: they
+// are pinned.
 u64 ir_reads(const struct ir_op *o)
 {
     u64 m = 0;

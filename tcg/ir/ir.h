@@ -1,8 +1,10 @@
-// The intermediate representation of one translation block: a flat array of ops in program order. Host-neutral in meaning, shaped for an
-// x86-like host: two-operand forms, one memory operand per op with a full addressing mode, flags as one value. See ops.def for the meaning of each.
+// The intermediate representation of one translation block: a flat array of ops in program order. Host-neutral in meaning, shaped
+// for an x86-like host: two-operand forms, one memory operand per op with a full addressing mode, flags as one value. See ops.def
+// for the meaning of each.
 //
-// Precise exceptions are a rule on the producer: within one guest instruction no global and no flag is changed before the last op that can
-// fault (memory access, CALL, HOST that can fault), except by that op itself. Temporaries live within one guest instruction only.
+// Precise exceptions are a rule on the producer: within one guest instruction no global and no flag is changed before the last op
+// that can fault (memory access, CALL, HOST that can fault), except by that op itself. Temporaries live within one guest
+// instruction only.
 //
 // There are no branches inside a block but BR/BRCXZ side exits. A block may go on after a side exit (superblock).
 #pragma once
@@ -46,7 +48,8 @@ struct ir_mem {
     u8 mmu;               // mmu mode of the access
 };
 
-// A host instruction passed through. Register fields hold guest numbers; the emitter replaces general registers and the memory operand.
+// A host instruction passed through. Register fields hold guest numbers; the emitter replaces general registers and the memory
+// operand.
 enum { HOST_LEGACY, HOST_VEX };
 enum host_opnd { HO_NONE, HO_GPR, HO_VEC /* xmm/ymm/mm/st/k: same number on the host */, HO_MEM, HO_EXT /* reg field is an opcode extension */ };
 struct ir_host {

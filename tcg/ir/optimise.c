@@ -1,6 +1,6 @@
-// Passes over a block. Liveness of the six flags runs backward: at every exit all flags are live, because the next block may read them.
-// Faults are not uses here: what a fault's frame needs is settled per fault point by the emitter (tcg/host/flags.c), because
-// a value that is only visible in a frame can usually be rebuilt from registers.
+// Passes over a block. Liveness of the six flags runs backward: at every exit all flags are live, because the next block may read
+// them. Faults are not uses here: what a fault's frame needs is settled per fault point by the emitter (tcg/host/flags.c),
+// because a value that is only visible in a frame can usually be rebuilt from registers.
 #include "tcg/ir/ir.h"
 
 static u8 flags_used(const struct ir_op *o)

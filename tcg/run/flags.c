@@ -1,4 +1,5 @@
-// Arithmetic flags rebuilt from what is left of the operation that made them (struct flag_recipe), by doing the operation again on the host.
+// Arithmetic flags rebuilt from what is left of the operation that made them (struct flag_recipe), by doing the operation again
+// on the host.
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "tcg/run/tcg.h"

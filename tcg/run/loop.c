@@ -222,10 +222,11 @@ void vcpu_describe_now(char *buf, size_t len)
 // From a bridge, on the way back into translated code.
 void vcpu_helper_done(struct vcpu *c)
 {
+    if (c->exit_request && !c->tcg->cfg.exit_poll) {
+        struct tb *tb = tb_by_host(c->tcg, c->helper_ra - 1);
+        if (tb) tb_unlink(c->tcg, tb);
+    }
     if (!c->fpu_loaded) c->ops->fpu_load(c);
-    if (!c->exit_request || c->tcg->cfg.exit_poll) return;
-    struct tb *tb = tb_by_host(c->tcg, c->helper_ra - 1);
-    if (tb) tb_unlink(c->tcg, tb);
 }
 
 // ---- the loop ----------------------------------------------------------------------------------------------------------------------
@@ -252,12 +253,13 @@ static void execute(struct vcpu *c)
     unsigned exit = c->last_exit;
     struct tb *tb = tb_get(c);
     if (from && c->last_tb == from) tb_chain(c, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
-    if (!c->fpu_loaded) c->ops->fpu_load(c);
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
     c->n_exits++;
-    if (tcg_dice(t, 16)) vcpu_kick(c);
+    if (tcg_dice(t, 64)) vcpu_kick(c);
+    if (!c->fpu_loaded) c->ops->fpu_load(c);
     t->stubs.enter(tb->code + tb->entry_saved);
+    if (limits_c_uses_fpu()) vcpu_fpu_release(c);
     c->helper_ra = 0;
     from = c->last_tb;
     if (!from) return;

@@ -119,8 +119,8 @@ static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
 {
     struct tlb_fill f;
     *at = (struct page_at){0};
-    if (tcg_dice(c->tcg, 8)) vcpu_kick(c);
-    if (tcg_dice(c->tcg, 8)) vcpu_fpu_release(c);           // as a device's access would
+    if (tcg_dice(c->tcg, 16)) vcpu_kick(c);
+    if (tcg_dice(c->tcg, 16)) vcpu_fpu_release(c);           // as a device's access would
     if (!c->ops->tlb_fill(c, gva(va), acc, mmu, raise, &f)) return false;
     at->page = f.page;
     at->region = phys_find(c->phys, f.page);

@@ -1,5 +1,6 @@
-// Guest memory as C code sees it: the slow half of the softmmu and its TLB. All on the vCPU's own core, BQL not held. A fault raises the guest's
-// exception and does not return (vcpu_leave), so callers check first and commit after: probe, then change state.
+// Guest memory as C code sees it: the slow half of the softmmu and its TLB. All on the vCPU's own core, BQL not held. A fault
+// raises the guest's exception and does not return (vcpu_leave), so callers check first and commit after: probe, then change
+// state.
 #pragma once
 
 #include "tcg/run/vcpu.h"

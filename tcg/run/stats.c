@@ -1,5 +1,5 @@
-// What "info jit" tells: counters that the translator keeps anyway, and a sampling profile for free - every interrupt that arrives in translated code
-// counts for the TB it hit.
+// What "info jit" tells: counters that the translator keeps anyway, and a sampling profile for free - every interrupt that
+// arrives in translated code counts for the TB it hit.
 #include "kernel/base/fmt.h"
 #include "kernel/base/types.h"
 #include "tcg/run/tcg.h"

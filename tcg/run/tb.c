@@ -182,7 +182,7 @@ void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
         // A TB over two pages would need two signatures.
         if (to->page[1] != ~0ull) return;
         u64 va = to->pc + to->cs_base;
-        *(u32 *)(void *)rw_of(t, from->code + x->sig) = c->xsig[c->ops->mmu_mode(c, to->mode)][xtlb_index(va)];
+        *(u32_any *)rw_of(t, from->code + x->sig) = c->xsig[c->ops->mmu_mode(c, to->mode)][xtlb_index(va)];
     }
     if (x->dest == to) return;
     if (x->dest) exit_detach(x);
@@ -404,7 +404,7 @@ struct tb *tb_get(struct vcpu *c)
         return tb;
     }
     struct tb *tb = hash_find(t, pa.v, c->pc, cs_base, mode);
-    if (tb && tcg_dice(t, 64)) {
+    if (tb && tcg_dice(t, 1024)) {
         tb_drop(t, tb);
         tb = NULL;
     }

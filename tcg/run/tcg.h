@@ -1,14 +1,11 @@
 // The translator's shared state: translation blocks, the code cache they live in, and how they are found, chained and dropped.
 //
-// A TB is keyed by guest-physical address, guest pc, code-segment base and mode word. Its host code has two entries: `entry_host` takes the
-// guest's arithmetic
-// flags in the host's EFLAGS, `entry_saved` in vcpu.cc; each exit says which of the two ways it leaves, so that an edge pays for moving
-// flags only when
-// producer and consumer differ.
+// A TB is keyed by guest-physical address, guest pc, code-segment base and mode word. Its host code has two entries: `entry_host`
+// takes the guest's arithmetic flags in the host's EFLAGS, `entry_saved` in vcpu.cc; each exit says which of the two ways it
+// leaves, so that an edge pays for moving flags only when producer and consumer differ.
 //
-// Owner: code cache and hash belong to the vCPU loop (one translating core at present); unlinking for an exit request happens in interrupt
-// context and
-// touches only the patched jumps of one TB.
+// Owner: code cache and hash belong to the vCPU loop (one translating core at present); unlinking for an exit request happens in
+// interrupt context and touches only the patched jumps of one TB.
 #pragma once
 
 #include "tcg/ir/ir.h"
@@ -120,7 +117,8 @@ struct tcg {
     u64 dice;             // stress build: state of the random numbers
 };
 
-// Stress build: true once in `one_in` calls, at random but the same in every run; otherwise never. On the vCPU's core, not in interrupt context.
+// Stress build: true once in `one_in` calls, at random but the same in every run; otherwise never. On the vCPU's core, not in
+// interrupt context.
 static inline bool tcg_dice(struct tcg *t, unsigned one_in)
 {
     if (!limits_stress()) return false;
@@ -153,7 +151,8 @@ void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags);
 u16 flags_recompute(const struct vcpu *c, const struct flag_recipe *r);   // FR_OP: the flags, in the format of vcpu.cc
 u16 cc_from_eflags(u64 eflags);                        // to the format of vcpu.cc
 
-// "info jit": sizes, counts, and the blocks that interrupts found running most often with their host instructions per guest instruction. BQL held.
+// "info jit": sizes, counts, and the blocks that interrupts found running most often with their host instructions per guest
+// instruction. BQL held.
 void tcg_info(const struct tcg *t, const struct vcpu *c, void (*out)(void *o, const char *s), void *o);
 
 // ---- cpu loop ----
@@ -165,7 +164,8 @@ void tcg_catch(struct vcpu *c, void (*fn)(struct vcpu *c));
 const char *host_missing(void);
 void host_prologue_emit(struct tcg *t);
 u64 host_emit_size(void);                              // bytes of working memory that host_tb_emit needs in t->emit
-// Emits block b as tb's code at the end of the cache. tb's key fields are set. Allocates marks, recipes and insn_off from the arena.
+// Emits block b as tb's code at the end of the cache. tb's key fields are set. Allocates marks, recipes and insn_off from the
+// arena.
 void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb);
 void *tcg_arena_alloc(struct tcg *t, u64 size);        // zeroed; never fails (tb_get makes room beforehand)
 

@@ -1,8 +1,8 @@
 // A virtual CPU, as far as every guest architecture shares it. Translated code reaches it GS-relative (plat_bind_vcpu), so the
 // offsets of the fields marked [emitted] are baked into code; static asserts in tcg/host/ pin them.
 //
-// Owner: the core that runs it. Others may touch only the mailbox group, atomically. Guest architectures embed this struct as the first
-// member of their own (struct x86_cpu) and hang their semantics on struct guest_ops.
+// Owner: the core that runs it. Others may touch only the mailbox group, atomically. Guest architectures embed this struct as the
+// first member of their own (struct x86_cpu) and hang their semantics on struct guest_ops.
 #pragma once
 
 #include "kernel/base/bits.h"
@@ -27,15 +27,16 @@ enum {
 
 enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 
-// One softmmu translation [emitted]. tag: guest page address; xor with the accessed address gives the offset in the page on a hit, and one
-// unsigned compare with 4096 - size settles page, crossing and emptiness at once. host: host address of the page. An empty entry holds the
-// address of a page that belongs at another index, so no address at all can hit it.
+// One softmmu translation [emitted]. tag: guest page address; xor with the accessed address gives the offset in the page on a
+// hit, and one unsigned compare with 4096 - size settles page, crossing and emptiness at once. host: host address of the page. An
+// empty entry holds the address of a page that belongs at another index, so no address at all can hit it.
 struct tlb_entry { u64 tag, host; };
 static inline unsigned tlb_index(u64 a) { return a >> PAGE_SHIFT & (TLB_SIZE - 1); }
 static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE : 0; }
 
-// The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so that a near branch,
-// which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at another index.
+// The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so
+// that a near branch, which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at
+// another index.
 struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
 static inline unsigned jc_index(u64 pc) { return pc & (JC_SIZE - 1); }
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
@@ -54,7 +55,8 @@ struct guest_ops {
     void (*tb_mode)(struct vcpu *c, u64 *cs_base, u32 *mode);
     unsigned (*mmu_mode)(struct vcpu *c, u32 tb_mode);
     unsigned (*code_bits)(u32 tb_mode);           // 64, 32, 16: for disassembly
-    // Guest code at c->pc -> IR, at most max_insns instructions. Raises fetch faults (no return) if the first instruction cannot be fetched.
+    // Guest code at c->pc -> IR, at most max_insns instructions. Raises fetch faults (no return) if the first instruction cannot
+    // be fetched.
     void (*translate)(struct vcpu *c, struct ir_block *b, unsigned max_insns);
     // Page walk with side effects (A/D). On failure: raise ? raises the guest's page fault, does not return : returns false.
     bool (*tlb_fill)(struct vcpu *c, struct gva a, enum access acc, unsigned mmu, bool raise, struct tlb_fill *out);
@@ -124,8 +126,9 @@ struct vcpu {
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
-    // Signature of the code mapping at each xtlb entry: a number that stands for (linear page, physical page, mmu mode), 0 for none. A chained
-    // jump into another page compares it, so that it stays chained over TLB flushes that change nothing [emitted].
+    // Signature of the code mapping at each xtlb entry: a number that stands for (linear page, physical page, mmu mode), 0 for
+    // none. A chained jump into another page compares it, so that it stays chained over TLB flushes that change nothing
+    // [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
     // Which entries a flush of non-global translations drops.
     u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], jc_local[JC_CLASSES][BITMAP_WORDS(JC_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
@@ -140,8 +143,8 @@ void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
 u32 vcpu_run(struct vcpu *c);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
-// When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that called
-// (its start). No-op outside of helpers. All exception raising goes through it.
+// When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that
+// called (its start). No-op outside of helpers. All exception raising goes through it.
 void vcpu_sync(struct vcpu *c);
 // Makes vcpu_run return VCPU_EV_STOP; makes c flush its TLB at its next exit. Any context.
 void vcpu_request_stop(struct vcpu *c);

@@ -115,6 +115,7 @@ static void run_set(const struct options *o, const struct rowset *s, struct sums
     translated_legacy(s->legacy);
     for (unsigned i = 0; i < s->count; i++) {
         if (o->only && !strstr(s->row[i].text, o->only)) continue;
+        if (s->legacy && option_set(s->row[i].opts, "long")) continue;
         const u8 *code = s->text + s->tab[i][0];
         u64 n = s->tab[i][1] - s->tab[i][0];
         coverage_mark(code, n, s->bits);

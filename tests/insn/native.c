@@ -49,6 +49,9 @@ static void fp_put(u8 *frame, const u8 *img)
     copy(frame + XS_YMM, img + XS_YMM, XS_SIZE - XS_YMM);
 }
 
+// ID and NT are not among the flags that sigreturn loads: what a test has left there would stay.
+static void clear_odd_flags(void) { __asm__ volatile("pushfq\n\tandq %0, (%%rsp)\n\tpopfq" :: "i"(~0x204000) : "memory", "cc"); }
+
 static void enter(ucontext_t *uc)
 {
     greg_t *g = uc->uc_mcontext.gregs;
@@ -60,6 +63,7 @@ static void enter(ucontext_t *uc)
     g[REG_EFL] = (greg_t)n.in->rflags;
     fp_put(fp, n.in->xsave);
     g[REG_CSGSFS] = (greg_t)((u64)n.in->seg[S_CS] | (u64)n.in->seg[S_SS] << 48);
+    clear_odd_flags();
     n.phase = RUN;
     n.saved_fs = rdfsbase();
     n.saved_gs = rdgsbase();
@@ -124,12 +128,12 @@ static void *map_fixed(u64 at, u64 len, int prot, int fd)
     return p;
 }
 
-u64 native_ldt[LDT_ENTRIES];
+u64 native_ldt[LDT_COUNT];
 
 static void make_ldt(void)
 {
     enum { DATA, STACK, CODE };              // "contents" of struct user_desc: bits 3:2 of the descriptor's type
-    static struct user_desc entries[LDT_ENTRIES] = {
+    static struct user_desc entries[LDT_COUNT] = {
         {.base_addr = FS_BASE, .limit = 0xfffff, .limit_in_pages = 1, .seg_32bit = 1},
         {.base_addr = GS_BASE, .limit = 0xfffff, .limit_in_pages = 1, .seg_32bit = 1},
         {.base_addr = CODE_BASE, .limit = 0xffff, .contents = CODE},
@@ -138,7 +142,7 @@ static void make_ldt(void)
         {.limit = 0xfffff, .limit_in_pages = 1, .seg_32bit = 1, .read_exec_only = 1},
         {.limit = 0xfffff, .limit_in_pages = 1, .seg_32bit = 1, .seg_not_present = 1},
     };
-    for (unsigned i = 0; i < LDT_ENTRIES; i++) {
+    for (unsigned i = 0; i < LDT_COUNT; i++) {
         entries[i].entry_number = i;
         if (syscall(SYS_modify_ldt, 0x11, &entries[i], sizeof entries[i]) != 0) { perror("insn test: modify_ldt"); exit(2); }
     }
@@ -160,12 +164,17 @@ void native_init(void)
 
 u8 *native_code(void) { return n.code_rw; }
 
+// What else the process has mapped low down and in the middle, which tests expect to be unmapped: the sanitizers' shadow (tests/sanitize.c).
+__attribute__((weak)) void native_hide(bool hide) {}
+
 __attribute__((noinline)) void native_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out)
 {
     memcpy((void *)DATA_BASE, mem->data, DATA_SIZE);
     memcpy((void *)STACK_BASE, mem->stack, STACK_SIZE);
     n.in = in;
     n.out = out;
+    native_hide(true);
     n.phase = ENTER;
     __asm__ volatile("int3" ::: "memory", "cc");
+    native_hide(false);
 }

@@ -1,8 +1,9 @@
 // Random sequences on the CPU and in Cupel, compared; a failing one is shrunk by leaving out what is not needed.
 //
-//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB] [d=BITS]
+//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB] [d=BITS] [mode=64|compat|legacy]
 //
-// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h.
+// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h. mode: 64-bit code, or 32-bit code
+// in the guest's compatibility mode or its protected mode; without it the seed decides.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "kernel/base/log.h"
 #include "tests/insn/sequence.h"
 
+enum { MODE_64, MODE_COMPAT, MODE_LEGACY };
 enum { INPUTS = 4, SHOWN = 20, CODE_MAX = 1024 };
 
 static struct insn_memory mem;
@@ -44,7 +46,7 @@ static bool check(const struct sequence *s, u64 seed, struct verdict *v)
     options_for(s, opts, sizeof opts);
     input_memory(&mem, &r);
     for (unsigned i = 0; i < INPUTS; i++) {
-        input_make(&in, opts, 64, (unsigned)rng_below(&r, 8), &r);
+        input_make(&in, opts, s->bits, (unsigned)rng_below(&r, 8), &r);
         in.rip = CODE_BASE + off;
         native_run(&in, &mem, &want);
         translated_run(&in, &mem, &got);
@@ -87,6 +89,7 @@ static void show(const struct sequence *s, u64 seed, const struct verdict *v)
 int main(int argc, char **argv)
 {
     struct translated_options o = {0};
+    int mode = -1;
     u64 seed = 1, rounds = ~0ull, seconds = 20, passed = 0, failed = 0;
     for (int i = 1; i < argc; i++) {
         if (!strncmp(argv[i], "seconds=", 8)) seconds = strtoull(argv[i] + 8, NULL, 0);
@@ -94,6 +97,9 @@ int main(int argc, char **argv)
         else if (!strncmp(argv[i], "seed=", 5)) seed = strtoull(argv[i] + 5, NULL, 0);
         else if (!strncmp(argv[i], "tb-size=", 8)) o.tb_size = strtoull(argv[i] + 8, NULL, 0) << 20;
         else if (!strncmp(argv[i], "d=", 2)) trace_set_mask((unsigned)strtoul(argv[i] + 2, NULL, 0));
+        else if (!strcmp(argv[i], "mode=64")) mode = MODE_64;
+        else if (!strcmp(argv[i], "mode=compat")) mode = MODE_COMPAT;
+        else if (!strcmp(argv[i], "mode=legacy")) mode = MODE_LEGACY;
         else if (!strcmp(argv[i], "exit=poll")) o.exit_poll = true;
         else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.one_insn = true;
         else if (!strcmp(argv[i], "chain=off")) o.no_chain = true;
@@ -108,7 +114,9 @@ int main(int argc, char **argv)
         struct rng r = {seed * 0x1234567};
         struct sequence s;
         struct verdict v;
-        sequence_make(&s, &r);
+        unsigned m = mode >= 0 ? (unsigned)mode : seed % 4 < 2 ? MODE_64 : seed % 4 - 1;
+        translated_legacy(m == MODE_LEGACY);
+        sequence_make(&s, m == MODE_64 ? 64 : 32, &r);
         if (check(&s, seed, &v)) { passed++; continue; }
         if (failed++ >= SHOWN) continue;
         shrink(&s, seed, &v);

@@ -11,15 +11,14 @@ static const char left_out[] =
     " syscall sysenter sysret sysexit int1 int3 int into in out ins outs hlt retf iret jmpf callf ret jmp call jcc loop loope loopne jrcxz jcxz jecxz"
     " popf cpuid rdtsc rdtscp rdpid rdpmc rdrand rdseed sgdt sidt sldt str smsw lfs lgs lss lds les monitor mwait monitorx mwaitx clac stac vmcall vmmcall"
     " xbegin xend xabort xtest rdpkru wrpkru xgetbv xsetbv ud0 ud1 ud2 fnstenv fnsave fldenv frstor fxsave fxrstor xsave xsaveopt xsavec xsaves xrstor"
-    " xrstors maskmovq maskmovdqu vmaskmovdqu cmps enter wrfsbase wrgsbase lar lsl verr verw clzero rdpru arpl ldmxcsr vldmxcsr ";
+    " xrstors maskmovq maskmovdqu vmaskmovdqu cmps enter wrfsbase wrgsbase lar lsl verr verw clzero rdpru ldmxcsr vldmxcsr ";
 
-static bool allowed(const struct insn_row *r)
+static bool allowed(const struct insn_row *r, unsigned bits)
 {
     char name[40];
-    if (!r->desc.name || r->desc.attr & (IA_PRIV | IA_NO64 | IA_TODO)) return false;
+    if (!r->desc.name || r->desc.attr & (IA_PRIV | IA_TODO | (bits == 64 ? IA_NO64 : IA_ONLY64))) return false;
     if (r->map == MAP_M0F && (r->opcode == 0x01 || r->opcode == 0x0d)) return false;
     if (!translated_offers(r->desc.feature)) return false;
-    if (!strcmp(r->desc.name, "movsxd")) return false;   // SDM-DIFF: with 66, AMD reads four bytes, the manual says two; rows only
     if (r->map == MAP_V38 && r->opcode >= 0x90 && r->opcode <= 0x93) return false;   // gathers: rows only
     if (r->desc.name[0] == 'j') return false;
     for (int i = 0; i < 4; i++)
@@ -41,7 +40,7 @@ static unsigned put_modrm(u8 *p, const struct insn_row *row, const struct sequen
 {
     u8 *start = p, modrm = (u8)rng_next(r);
     bool mem = row->form.mod == FORM_MEM || (row->form.mod == FORM_ANY && rng_below(r, 2));
-    *rex = (unsigned)rng_below(r, 8) & (rng_below(r, 2) ? 7 : 0);
+    *rex = (unsigned)rng_below(r, 8) & (rng_below(r, 2) && s->bits == 64 ? 7 : 0);
     if (!mem) {
         modrm |= 0xc0;
         *p++ = (u8)((modrm & ~row->form.mask) | (row->form.value & row->form.mask));
@@ -80,8 +79,8 @@ static unsigned make_bytes(u8 *p, const struct insn_row *row, const struct seque
         if (row->desc.attr & IA_REP && rng_below(r, 3) == 0) *p++ = rng_below(r, 2) ? 0xf3 : 0xf2;
         if (row->pfx >= PFX_P66) *p++ = pfx_byte[row->pfx];
         else if (row->pfx != PFX_NP && rng_below(r, 5) == 0) *p++ = 0x66;
-        if (rng_below(r, 20) == 0) *p++ = rng_below(r, 2) ? 0x67 : 0x65;
-        if (rex || w || rng_below(r, 4) == 0) *p++ = (u8)(0x40 | w << 3 | rex);
+        if (rng_below(r, 20) == 0) *p++ = rng_below(r, 2) || s->bits != 64 ? 0x67 : 0x65;   // (limits of segments are not checked)
+        if (s->bits == 64 && (rex || w || rng_below(r, 4) == 0)) *p++ = (u8)(0x40 | w << 3 | rex);
         if (row->map != MAP_M0) *p++ = 0x0f;
         if (row->map == MAP_M38) *p++ = 0x38;
         if (row->map == MAP_M3A) *p++ = 0x3a;
@@ -119,13 +118,13 @@ static void make_insn(struct seq_item *it, const struct sequence *s, struct rng 
 {
     for (;;) {
         const struct insn_row *row = &x86_insn_rows[rng_below(r, x86_insn_row_count)];
-        if (!allowed(row)) continue;
+        if (!allowed(row, s->bits)) continue;
         // Vector lines are most of the table; integers and flags are where translation is.
         if ((row->map != MAP_M0 || (row->opcode >= 0xd8 && row->opcode <= 0xdf)) && rng_below(r, 3)) continue;
         u8 bytes[48];
         struct x86_insn i;
         make_bytes(bytes, row, s, r);
-        if (x86_decode(bytes, 15, 64, &i) != DECODE_OK || i.desc != &row->desc) continue;
+        if (x86_decode(bytes, 15, s->bits, &i) != DECODE_OK || i.desc != &row->desc) continue;
         if (writes_gpr(&i, (u16)(s->pointers | 1 << 4)) && rng_below(r, 12)) continue;
         it->kind = SEQ_INSN;
         it->len = i.len;
@@ -139,11 +138,12 @@ static void make_insn(struct seq_item *it, const struct sequence *s, struct rng 
     }
 }
 
-void sequence_make(struct sequence *s, struct rng *r)
+void sequence_make(struct sequence *s, unsigned bits, struct rng *r)
 {
     memset(s, 0, sizeof *s);
+    s->bits = bits;
     s->n = 1 + (unsigned)rng_below(r, SEQ_MAX);
-    for (int k = 0; k < 4; k++) s->pointers |= (u16)(1 << (3 + rng_below(r, 13)));
+    for (int k = 0; k < 4; k++) s->pointers |= (u16)(1 << (3 + rng_below(r, bits == 64 ? 13 : 5)));
     for (unsigned i = 0; i < s->n; i++) {
         struct seq_item *it = &s->item[i];
         unsigned what = (unsigned)rng_below(r, 40);

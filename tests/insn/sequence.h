@@ -18,10 +18,11 @@ enum { SEQ_INSN, SEQ_JCC, SEQ_LOOP, SEQ_CALL, SEQ_JMP };
 struct sequence {
     struct seq_item item[SEQ_MAX];
     unsigned n;
+    unsigned bits;       // 64 or 32
     u16 pointers;        // general registers that hold pointers at the start
 };
 
-void sequence_make(struct sequence *s, struct rng *r);
+void sequence_make(struct sequence *s, unsigned bits, struct rng *r);
 // Machine code, ended by UD2; at most `size` bytes. Returns its length.
 unsigned sequence_layout(const struct sequence *s, u8 *code, unsigned size);
 void sequence_remove(struct sequence *s, unsigned at);

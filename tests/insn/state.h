@@ -15,6 +15,7 @@
 #define DATA_BASE   0x20000000ull
 #define DATA_SIZE   0x8000ull            // read and write, no execute; the page after is unmapped
 #define STACK_BASE  0x30000000ull
+#define KERNEL_BASE32 0xe4600000ull      // 2 MiB of the guest's in protected mode, where no input's edge value is
 #define FS_BASE     (DATA_BASE + 0x3000)
 #define GS_BASE     (DATA_BASE + 0x4008)
 #define STACK_SIZE  0x4000ull
@@ -30,7 +31,7 @@ enum {
     SEL_L_STACK16 = 0x27,                     // 16-bit stack at STACK_BASE
     SEL_L_RO = 0x2f,                          // flat data, read-only
     SEL_L_ABSENT = 0x37,                      // flat data, not present
-    LDT_ENTRIES = 7,
+    LDT_COUNT = 7,
 };
 enum { S_ES, S_CS, S_SS, S_DS, S_FS, S_GS };  // as x86 numbers them
 
@@ -54,10 +55,11 @@ struct insn_memory { u8 data[DATA_SIZE], stack[STACK_SIZE]; };
 
 // The CPU. native_code gives the writable alias of the code at CODE_BASE.
 void native_init(void);
-extern u64 native_ldt[LDT_ENTRIES];      // the descriptors, as the kernel wrote them
+extern u64 native_ldt[LDT_COUNT];      // the descriptors, as the kernel wrote them
 u8 *native_code(void);
 void native_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out);
 bool native_signal(void *ucontext);
+void native_hide(bool hide);              // called around each run
 
 // Cupel. translated_code writes code bytes at CODE_BASE + off (written-code tracking included).
 struct translated_options { bool exit_poll, no_chain, one_insn; u64 tb_size; };
@@ -86,7 +88,7 @@ static inline u64 rng_below(struct rng *r, u64 n) { return rng_next(r) % n; }
 // and: df (direction flag random), n=N (inputs for this row), fpx (unmasked floating-point exceptions often), fp0 (x87 stack empty, all
 // masked), cr2, ff: CR2, or the arithmetic flags in a fault's frame, differ between processors here and are not compared; stale (flags that
 // are undefined by the manual are not compared, without proof, because something in front defines them); sane (SSE registers hold ordinary
-// numbers only, default MXCSR).
+// numbers only, default MXCSR); long (32-bit rows that leave compatibility mode: not run in protected mode).
 // For 32-bit code register names may begin with e, values are cut to 32 bits and all segments but FS and GS are flat.
 void input_make(struct insn_state *in, const char *opts, unsigned bits, unsigned index, struct rng *r);
 void input_memory(struct insn_memory *m, struct rng *r);

@@ -35,7 +35,6 @@ enum {
 };
 #define PTE_NX (1ull << 63)
 #define KERNEL_BASE 0xffff800000000000ull
-#define KERNEL_BASE32 0xe4600000ull          // where no input's edge value is
 
 const struct plat_events *testplat_events(void);
 
@@ -224,7 +223,7 @@ static void load_tables(struct x86_cpu *c)
     c->gdtr.limit = SEL_TSS + 15;
     c->idtr.base = base + (t.legacy ? IDT32 : IDT);
     c->idtr.limit = 32 * (t.legacy ? 8 : 16) - 1;
-    set_segment(c, SEG_LDTR, SEL_LDT, base + LDT, LDT_ENTRIES * 8 - 1, 0x8200);
+    set_segment(c, SEG_LDTR, SEL_LDT, base + LDT, LDT_COUNT * 8 - 1, 0x8200);
     set_segment(c, SEG_TR, SEL_TSS, base + (t.legacy ? TSS32 : TSS), 0x67, 0x8b00);
 }
 

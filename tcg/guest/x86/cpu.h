@@ -6,7 +6,8 @@
 enum { G_RAX, G_RCX, G_RDX, G_RBX, G_RSP, G_RBP, G_RSI, G_RDI, G_R8, G_R9, G_R10, G_R11, G_R12, G_R13, G_R14, G_R15 };
 enum { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_COUNT, SEG_LDTR = 6, SEG_TR = 7 };
 
-// attr: bits 8..23 of a descriptor's second dword in place: type 11:8, S 12, DPL 14:13, P 15, AVL 20, L 21, D/B 22, G 23 (as QEMU's flags).
+// attr: bits 8..23 of a descriptor's second dword in place: type 11:8, S 12, DPL 14:13, P 15, AVL 20, L 21, D/B 22, G 23 (as
+// QEMU's flags).
 struct segment { u64 base; u32 limit; u32 attr; u16 sel; };
 
 // EFLAGS bits.

@@ -68,7 +68,7 @@ static void deliver_real(struct x86_cpu *c, const struct delivery *e)
     u32 vector = mem_ld(&c->v, gva((u32)(c->idtr.base + e->vec * 4)), 4, 0);
     struct xstack s;
     xstack_current(&s, c);
-    xstack_reserve(&s, 6);
+    xstack_reserve(&s, 6, 2);
     xstack_push(&s, e->eflags, 2);
     xstack_push(&s, c->seg[SEG_CS].sel, 2);
     xstack_push(&s, e->pc, 2);
@@ -155,7 +155,7 @@ static void deliver_protected(struct x86_cpu *c, const struct delivery *e)
     } else {
         xstack_current(&s, c);
     }
-    xstack_reserve(&s, words * size);
+    xstack_reserve(&s, words * size, size);
     x86_desc_access(c, &cs);
     if (to < cpl) {
         x86_desc_access(c, &ss);
@@ -190,7 +190,7 @@ static void deliver_long(struct x86_cpu *c, const struct delivery *e)
     else sp = c->v.regs[G_RSP];
     struct xstack s;
     xstack_new(&s, c, NULL, sp & ~15ull, to);
-    xstack_reserve(&s, e->has_err ? 48 : 40);
+    xstack_reserve(&s, e->has_err ? 48 : 40, 8);
     x86_desc_access(c, &cs);
     xstack_push(&s, c->seg[SEG_SS].sel, 8);
     xstack_push(&s, c->v.regs[G_RSP], 8);

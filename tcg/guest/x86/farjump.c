@@ -118,7 +118,7 @@ static void call_inner(struct x86_cpu *c, const struct gate *g, u64 next)
     xstack_current(&old, c);
     old.mmu = cpl == 3;
     for (unsigned i = 0; i < g->params; i++) params[i] = xstack_pop(&old, g->size);
-    xstack_reserve(&s, (4 + g->params) * g->size);
+    xstack_reserve(&s, (4 + g->params) * g->size, g->size);
     x86_desc_access(c, &cs);
     if (!lma) x86_desc_access(c, &ss);
     xstack_push(&s, c->seg[SEG_SS].sel, g->size);
@@ -136,7 +136,7 @@ static void push_return(struct x86_cpu *c, u64 next, unsigned size)
 {
     struct xstack s;
     xstack_current(&s, c);
-    xstack_reserve(&s, 2 * size);
+    xstack_reserve(&s, 2 * size, size);
     xstack_push(&s, c->seg[SEG_CS].sel, size);
     xstack_push(&s, next, size);
     xstack_commit(&s);

@@ -1,6 +1,7 @@
-// The softmmu knows addresses, not instructions. Three rare cases need the instruction: addresses that are not canonical (#SS or #GP),
-// operands that must be aligned, whose #GP goes before the page fault that the lookup finds first, and x87 errors still pending, which go
-// before both. Here, on the way to raising a fault, it is decoded once more.
+// The softmmu knows addresses, not instructions. Four rare cases need the instruction: addresses that are not canonical (#SS or #GP), operands
+// that begin where addresses end (the same, although their first byte is a page fault), operands that must be aligned, whose #GP goes before
+// the page fault that the lookup finds first, and x87 errors still pending, which go before all. Here, on the way to raising a fault, it is
+// decoded once more.
 //
 // Valid only while an instruction runs: during the delivery of an exception (exc_nest) accesses are implicit ones, and the answers are
 // "no".
@@ -26,14 +27,14 @@ static bool fault_insn(struct x86_cpu *c, struct x86_insn *i)
     return x86_decode(bytes, n, code64 ? 64 : c->seg[SEG_CS].attr & DESC_B ? 32 : 16, i) == DECODE_OK;
 }
 
-// PUSH, POP, CALL, RET, ENTER, LEAVE, PUSHF, POPF, IRET. LEAVE reads at RBP, the others at RSP.
+// PUSH, POP, CALL, RET, ENTER, LEAVE, PUSHF, POPF, PUSHA, POPA, IRET. LEAVE reads at RBP, the others at RSP.
 static bool uses_stack(const struct x86_insn *i)
 {
     if (i->map == 1) return !i->vex && (i->opcode & 0xf6) == 0xa0;   // PUSH, POP of FS, GS
     if (i->map || i->vex) return false;
     u8 op = i->opcode;
     if (op == 0xff) return (i->modrm >> 3 & 7) == 2 || (i->modrm >> 3 & 7) == 3 || (i->modrm >> 3 & 7) == 6;
-    return (op >= 0x50 && op <= 0x5f) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d || op == 0xc2 || op == 0xc3 || op == 0xc8 ||
+    return (op & 0xe6) == 6 || (op >= 0x50 && op <= 0x61) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d || op == 0xc2 || op == 0xc3 || op == 0xc8 ||
            op == 0xc9 || op == 0xca || op == 0xcb || op == 0xcf || op == 0xe8;
 }
 
@@ -70,13 +71,65 @@ static unsigned demanded(const struct x86_insn *i)
     return 1;
 }
 
-static u64 operand_address(const struct x86_cpu *c, const struct x86_insn *i)
+static u64 operand_offset(const struct x86_cpu *c, const struct x86_insn *i)
 {
     u64 a = (u64)i->disp;
     if (i->rip_rel) a += c->v.pc + i->len;
     if (i->base != 0xff) a += c->v.regs[i->base];
     if (i->index != 0xff) a += c->v.regs[i->index] << i->scale;
-    return bits_zext(a, i->addrsize) + (i->bits == 64 && i->seg < SEG_FS ? 0 : c->seg_base[i->seg]);
+    return bits_zext(a, i->addrsize);
+}
+
+static u64 operand_address(const struct x86_cpu *c, const struct x86_insn *i)
+{
+    return operand_offset(c, i) + (i->bits == 64 && i->seg < SEG_FS ? 0 : c->seg_base[i->seg]);
+}
+
+// Do the bytes off..off+size-1 of segment seg reach over the end of what can be addressed: of the lower half of linear addresses in 64-bit code, of
+// the segment's offsets elsewhere?
+static bool over_end(const struct x86_cpu *c, const struct x86_insn *i, unsigned seg, u64 off, unsigned size)
+{
+    if (i->bits != 64) return size && off + size - 1 > 0xffffffff;
+    u64 a = off + (seg < SEG_FS ? 0 : c->seg_base[seg]);
+    return size && x86_canonical(a) && !x86_canonical(a + size - 1);
+}
+
+static bool string_over_end(const struct x86_cpu *c, const struct x86_insn *i)
+{
+    for (unsigned k = 0; k < 4; k++) {
+        const struct insn_opnd *o = &i->desc->opnd[k];
+        if (o->addr != OA_X && o->addr != OA_Y) continue;
+        u64 off = bits_zext(c->v.regs[o->addr == OA_X ? G_RSI : G_RDI], i->addrsize);
+        if (over_end(c, i, o->addr == OA_X ? i->seg : SEG_ES, off, x86_opnd_size(i, o, true))) return true;
+    }
+    return false;
+}
+
+// Of those that use the stack: PUSH, PUSHF, CALL, ENTER.
+static bool pushes(const struct x86_insn *i)
+{
+    u8 op = i->opcode;
+    if (i->map == 1) return !(op & 1);
+    return (op & 0xe7) == 6 || (op & 0xf8) == 0x50 || op == 0x60 || op == 0x68 || op == 0x6a || op == 0x9c || op == 0xc8 || op == 0xe8 || op == 0xff;
+}
+
+// Pushes begin below rSP, pops at it; LEAVE reads at rBP.
+static bool stack_over_end(const struct x86_cpu *c, const struct x86_insn *i)
+{
+    unsigned width = i->bits == 64 ? 8 : c->seg[SEG_SS].attr & DESC_B ? 4 : 2;
+    u64 sp = c->v.regs[i->map == 0 && i->opcode == 0xc9 ? G_RBP : G_RSP];
+    return over_end(c, i, SEG_SS, bits_zext(pushes(i) ? sp - i->opsize : sp, width), i->opsize);
+}
+
+int x86_fault_over_end(struct x86_cpu *c)
+{
+    struct x86_insn i;
+    if (!fault_insn(c, &i)) return -1;
+    unsigned size = x86_mem_size(&i, NULL);
+    if (size == 10) size = 8;                  // the x87's 80 bits are two accesses, the significand first
+    if (i.is_mem && over_end(c, &i, i.seg, operand_offset(c, &i), size)) return i.seg == SEG_SS ? EXC_SS : EXC_GP;
+    if (uses_stack(&i) && stack_over_end(c, &i)) return EXC_SS;
+    return string_over_end(c, &i) ? EXC_GP : -1;
 }
 
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin)

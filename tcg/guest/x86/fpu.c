@@ -58,13 +58,17 @@ static u8 *fpu_image(struct x86_cpu *c)
     return c->xsave;
 }
 
-// Makes the edited image the live state.
-static void fpu_reload(struct x86_cpu *c) { x86_fpu_load(&c->v); }
+// Makes the edited image the state. The way back into translated code loads it.
+static void fpu_reload(struct x86_cpu *c) { c->v.fpu_loaded = false; }
 
-// After guest memory accesses: translated code expects the registers loaded.
+// Around instructions that work on the live state.
 static void fpu_ensure(struct x86_cpu *c)
 {
     if (!c->v.fpu_loaded) x86_fpu_load(&c->v);
+}
+static void fpu_done(struct x86_cpu *c)
+{
+    if (limits_c_uses_fpu()) x86_fpu_save(&c->v);
 }
 
 // ---- checks --------------------------------------------------------------------------------------------------------------------
@@ -120,7 +124,6 @@ X86_HELPER(fxsave)
     bytes_copy(img, fpu_image(x), sizeof img);
     clear_pointers(img);
     mem_write(c, at, img, X_XMM + xmm_bytes(x), x86_mmu(x));
-    fpu_ensure(x);
     return 0;
 }
 
@@ -131,7 +134,7 @@ X86_HELPER(fxrstor)
     fx_check(x);
     struct gva at = fpu_operand(x, a, d, 16);
     mem_read(c, at, img, sizeof img, x86_mmu(x));
-    mxcsr_check(x, *(u32 *)(img + X_MXCSR));
+    mxcsr_check(x, *(u32_any *)(img + X_MXCSR));
     clear_pointers(img);
     u8 *live = fpu_image(x);
     bytes_copy(live, img, X_MXCSR_MASK);
@@ -174,8 +177,8 @@ static void guest_xsave(struct x86_cpu *c, u64 ea, u64 d, enum xsave_kind kind)
     if (kind != KIND_XSAVEC) header[0] = mem_ld(&c->v, gva(at.v + X_HEADER), 8, mmu);
     bytes_copy(img, fpu_image(c), sizeof img);
     clear_pointers(img);
-    u64 in_use = *(u64 *)(img + X_HEADER) & 7;
-    if (*(u32 *)(img + X_MXCSR) != 0x1f80 && kind == KIND_XSAVEC) in_use |= XC_SSE;   // SDM 1 13.10
+    u64 in_use = *(u64_any *)(img + X_HEADER) & 7;
+    if (*(u32_any *)(img + X_MXCSR) != 0x1f80 && kind == KIND_XSAVEC) in_use |= XC_SSE;   // SDM 1 13.10
     u64 store = kind == KIND_XSAVE ? rfbm : rfbm & in_use;   // the init optimisation; no modified optimisation
     bool mxcsr = kind == KIND_XSAVEC ? store & XC_SSE : rfbm & (XC_SSE | XC_AVX);
     unsigned n = xsave_pieces(c, store, mxcsr, p);
@@ -183,7 +186,6 @@ static void guest_xsave(struct x86_cpu *c, u64 ea, u64 d, enum xsave_kind kind)
     header[1] = kind == KIND_XSAVEC ? rfbm | BIT(63) : 0;
     for (unsigned i = 0; i < n; i++) mem_write(&c->v, gva(at.v + p[i].off), img + p[i].off, p[i].len, mmu);
     mem_write(&c->v, gva(at.v + X_HEADER), header, kind == KIND_XSAVEC ? 16 : 8, mmu);
-    fpu_ensure(c);
 }
 
 X86_HELPER(xsave)
@@ -205,7 +207,7 @@ X86_HELPER(xsavec)
 // SDM 1 13.8.1, 13.8.2: the header's rules. Returns whether the area is compacted.
 static bool xrstor_check_header(struct x86_cpu *c, const u8 *img)
 {
-    const u64 *h = (const u64 *)(img + X_HEADER);
+    const u64_any *h = (const u64_any *)(img + X_HEADER);
     bool compact = h[1] >> 63;
     u64 zero = 0;
     for (unsigned i = 2; i < (compact ? 8 : 3); i++) zero |= h[i];
@@ -224,10 +226,10 @@ X86_HELPER(xrstor)
     u64 rfbm = x->xcr0 & (c->regs[G_RDX] << 32 | (u32)c->regs[G_RAX]);
     mem_read(c, at, img, X_YMM, x86_mmu(x));
     bool compact = xrstor_check_header(x, img);
-    u64 present = *(u64 *)(img + X_HEADER) & rfbm;
+    u64 present = *(u64_any *)(img + X_HEADER) & rfbm;
     if (present & XC_AVX) mem_read(c, gva(at.v + X_YMM), img + X_YMM, xmm_bytes(x), x86_mmu(x));
     bool mxcsr = compact ? present & XC_SSE : rfbm & (XC_SSE | XC_AVX);
-    if (mxcsr) mxcsr_check(x, *(u32 *)(img + X_MXCSR));
+    if (mxcsr) mxcsr_check(x, *(u32_any *)(img + X_MXCSR));
     clear_pointers(img);
     u8 *live = fpu_image(x);
     u32 mask = *(u32 *)(live + X_MXCSR_MASK);
@@ -293,8 +295,8 @@ static unsigned env_pack(const struct fenv32 *e, bool wide, u8 *out)
 
 static void env_unpack(struct fenv32 *e, bool wide, const u8 *in)
 {
-    const u32 *w = (const u32 *)in;
-    const u16 *n = (const u16 *)in;
+    const u32_any *w = (const u32_any *)in;
+    const u16_any *n = (const u16_any *)in;
     *e = (struct fenv32){.cw = (wide ? w[0] : n[0]) | 0xffff0000, .sw = (wide ? w[1] : n[1]) | 0xffff0000,
                          .tw = (wide ? w[2] : n[2]) | 0xffff0000, .fds = 0xffff0000};
 }
@@ -311,9 +313,9 @@ X86_HELPER(fstenv)
     probe_write(x, at, env_wide(d) ? 28 : 14);
     fpu_ensure(x);
     __asm__ volatile("fnstenv %0" : "=m"(e));
+    fpu_done(x);
     unsigned n = env_pack(&e, env_wide(d), buf);
     mem_write(c, at, buf, n, x86_mmu(x));
-    fpu_ensure(x);
     return 0;
 }
 
@@ -327,6 +329,7 @@ X86_HELPER(fldenv)
     env_unpack(&e, env_wide(d), buf);
     fpu_ensure(x);
     __asm__ volatile("fldenv %0" : : "m"(e));
+    fpu_done(x);
     return 0;
 }
 
@@ -340,10 +343,10 @@ X86_HELPER(fsave)
     probe_write(x, at, env_wide(d) ? 108 : 94);
     fpu_ensure(x);
     __asm__ volatile("fnsave %0" : "=m"(s));
+    fpu_done(x);
     unsigned n = env_pack(&s.env, env_wide(d), buf);
     bytes_copy(buf + n, s.st, sizeof s.st);
     mem_write(c, at, buf, n + sizeof s.st, x86_mmu(x));
-    fpu_ensure(x);
     return 0;
 }
 
@@ -359,6 +362,7 @@ X86_HELPER(frstor)
     bytes_copy(s.st, buf + n, 80);
     fpu_ensure(x);
     __asm__ volatile("frstor %0" : : "m"(s));
+    fpu_done(x);
     return 0;
 }
 
@@ -388,10 +392,9 @@ static void masked_store(struct x86_cpu *c, u64 d, u64 ea, const u8 *data, const
         if (mask[i + size - 1] & 0x80) probe_write(c, operand_at(c, d, ea, i), size);
     for (unsigned i = 0; i < len; i += size) {
         if (!(mask[i + size - 1] & 0x80)) continue;
-        u64 v = size == 1 ? data[i] : size == 4 ? *(const u32 *)(data + i) : *(const u64 *)(data + i);
+        u64 v = size == 1 ? data[i] : size == 4 ? *(const u32_any *)(data + i) : *(const u64_any *)(data + i);
         mem_st(&c->v, operand_at(c, d, ea, i), v, size, mmu);
     }
-    fpu_ensure(c);
 }
 
 X86_HELPER(maskmov)
@@ -403,6 +406,7 @@ X86_HELPER(maskmov)
         u32 low;
         fpu_ensure(x);
         __asm__ volatile("movd %%mm0, %0" : "=r"(low));   // an MMX instruction: TOP becomes 0, so that ST(i) in the image is MMi
+        fpu_done(x);
         const u8 *img = fpu_image(x);
         bytes_copy(data, img + X_ST + 16 * (src & 7), 8);
         bytes_copy(mask, img + X_ST + 16 * (sel & 7), 8);
@@ -460,7 +464,7 @@ X86_HELPER(gather)
     unsigned n = vl / (size > isize ? size : isize);
     for (unsigned i = 0; i < n; i++) {
         if (!(mask[(i + 1) * size - 1] & 0x80)) continue;
-        s64 index = isize == 4 ? *(const s32 *)(idx + i * 4) : *(const s64 *)(idx + i * 8);
+        s64 index = isize == 4 ? (s32)*(const u32_any *)(idx + i * 4) : (s64)*(const u64_any *)(idx + i * 8);
         u64 v = mem_ld(c, operand_at(x, d, a, (u64)index << scale), size, mmu);
         bytes_copy(dst + i * size, &v, size);
     }

@@ -1,5 +1,6 @@
-// Decoded x86 instructions. Decoding is pure: bytes and mode in, struct out. The table behind it is insn.def: one line per encoding in the
-// manual's operand letters and order (SDM 2 Appendix A), from which come decode arrays, flag liveness, CPUID mask and the list of what to test.
+// Decoded x86 instructions. Decoding is pure: bytes and mode in, struct out. The table behind it is insn.def: one line per
+// encoding in the manual's operand letters and order (SDM 2 Appendix A), from which come decode arrays, flag liveness, CPUID mask
+// and the list of what to test.
 #pragma once
 
 #include "kernel/base/types.h"
@@ -35,7 +36,8 @@ enum insn_attr {
     IA_PE = 128,         // protected mode only, else #UD
     IA_TODO = 256,       // decoded, not translated yet: the guest gets #UD and the log says so once
     IA_FAULT = 512,      // can raise #DE, #MF or #XM besides what its memory access raises
-    // State used, for the checks of CR0.EM/TS, CR4.OSFXSR, CR4.OSXSAVE and XCR0 (SDM 3A 2.5, 13.1; SDM 2 2.4). MMX and SSE together occur
+    // State used, for the checks of CR0.EM/TS, CR4.OSFXSR, CR4.OSXSAVE and XCR0 (SDM 3A 2.5, 13.1; SDM 2 2.4). MMX and SSE
+    // together occur
     IA_X87 = 1024, IA_MMX = 2048, IA_SSE = 4096, IA_AVX = 8192,
     IA_VSIB = 16384,     // index is a vector register
 };
@@ -79,8 +81,8 @@ struct x86_insn {
     u8 imm_len;                   // bytes of imm in the code
 };
 
-// Bytes of ModRM or moffs memory that the instruction accesses, 0: none, or not known from the code (XSAVE). *rw (may be NULL): bit 0
-// read, bit 1 written.
+// Bytes of ModRM or moffs memory that the instruction accesses, 0: none, or not known from the code (XSAVE). *rw (may be NULL):
+// bit 0 read, bit 1 written.
 unsigned x86_mem_size(const struct x86_insn *i, unsigned *rw);
 // Bytes of one operand: of its memory form if `mem`, else of its register form. 0 as above.
 unsigned x86_opnd_size(const struct x86_insn *i, const struct insn_opnd *o, bool mem);

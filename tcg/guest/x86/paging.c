@@ -140,11 +140,19 @@ static unsigned walk_rights(const struct walk *w, unsigned mmu)
     return prot;
 }
 
+// The last page below the hole, or below 4 GiB: only there operands can reach over the end.
+static bool is_last_page(const struct x86_cpu *c, u64 lin)
+{
+    return x86_code64(c) ? lin >> PAGE_SHIFT == 0x7ffffffff : lin >> PAGE_SHIFT == 0xfffff;
+}
+
 static bool page_fault(struct x86_cpu *c, u64 lin, enum access acc, unsigned mmu, u32 why, bool raise)
 {
     if (!raise) return false;
     if (acc != ACCESS_EXEC && x86_fault_is_x87(c)) x86_raise(c, EXC_MF, -1);
     if (acc != ACCESS_EXEC && x86_fault_is_misaligned(c, lin)) x86_raise(c, EXC_GP, 0);
+    int over = acc != ACCESS_EXEC && is_last_page(c, lin) ? x86_fault_over_end(c) : -1;
+    if (over >= 0) x86_raise(c, (unsigned)over, 0);
     bool id = (c->cr4 & CR4_SMEP) || ((c->cr4 & CR4_PAE) && (c->efer & EFER_NXE));
     u32 err = why | (acc == ACCESS_WRITE ? PF_W : 0) | (mmu == 1 ? PF_U : 0) | (acc == ACCESS_EXEC && id ? PF_I : 0);
     c->cr2 = lin;
@@ -169,6 +177,15 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
         if (raise) x86_raise(c, acc != ACCESS_EXEC && x86_fault_is_stack(c) && !x86_fault_is_misaligned(c, a.v) ? EXC_SS : EXC_GP, 0);
         return false;
     }
+    // Outside 64-bit code an access that began below 4 GiB goes on at 0, unless its offset itself reaches over the end. Not for the TLB, whose
+    // tags are what they are.
+    bool wrapped = a.v >> 32 && !x86_code64(c) && (mmu == 1 || !lma);
+    if (wrapped) {
+        if (raise && acc != ACCESS_EXEC && x86_fault_is_misaligned(c, a.v)) x86_raise(c, EXC_GP, 0);
+        int over = raise && acc != ACCESS_EXEC ? x86_fault_over_end(c) : -1;
+        if (over >= 0) x86_raise(c, (unsigned)over, 0);
+        a.v = (u32)a.v;
+    }
     struct walk w;
     do {
         w.c = c;
@@ -182,6 +199,7 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
     } while (!walk_mark(&w, acc == ACCESS_WRITE));
     u64 leaf = w.e[w.n - 1].val;
     if (!(leaf & PTE_D)) out->prot &= ~(unsigned)ACCESS_WRITE;
+    if (wrapped) out->prot = 0;
     out->page = gpa(a20(c, w.phys) & PAGE_MASK);
     out->page_size = 1ull << w.page_bits;
     out->global = (leaf & PTE_G) && (c->cr4 & CR4_PGE);

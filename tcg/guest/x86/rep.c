@@ -95,15 +95,15 @@ static void host_stos(u8 *d, u64 val, u64 n, unsigned size)
 
 static u64 host_ld(const u8 *p, unsigned size)
 {
-    return size == 1 ? *p : size == 2 ? *(const u16 *)p : size == 4 ? *(const u32 *)p : *(const u64 *)p;
+    return size == 1 ? *p : size == 2 ? *(const u16_any *)p : size == 4 ? *(const u32_any *)p : *(const u64_any *)p;
 }
 // volatile: the compiler must not make a libc call of a loop over this.
 static void host_st(u8 *p, u64 v, unsigned size)
 {
     if (size == 1) *(volatile u8 *)p = v;
-    else if (size == 2) *(volatile u16 *)p = v;
-    else if (size == 4) *(volatile u32 *)p = v;
-    else *(volatile u64 *)p = v;
+    else if (size == 2) *(volatile u16_any *)p = v;
+    else if (size == 4) *(volatile u32_any *)p = v;
+    else *(volatile u64_any *)p = v;
 }
 
 // n elements downwards from the last ones at d and s. A loop, not STD; REP MOVS: an interrupt handler must not find DF set.

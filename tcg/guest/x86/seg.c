@@ -159,18 +159,20 @@ static struct gva xstack_linear(const struct xstack *s, u64 sp)
     return gva(s->code64 ? a : (u32)a);
 }
 
-void xstack_reserve(struct xstack *s, unsigned bytes)
+void xstack_reserve(struct xstack *s, unsigned bytes, unsigned size)
 {
     u64 lo = (s->sp - bytes) & s->mask;
     struct gva a = xstack_linear(s, lo);
     if (s->code64 && (!x86_canonical(a.v) || !x86_canonical(a.v + bytes - 1))) x86_raise(s->c, EXC_SS, 0);
     bool wraps = lo + bytes - 1 > s->mask;
     if (!wraps && (a.v & ~PAGE_MASK) + bytes <= PAGE_SIZE) {
-        s->host = mem_probe(&s->c->v, a, bytes, ACCESS_WRITE, s->mmu);
+        u8 *first = mem_probe(&s->c->v, gva(a.v + bytes - size), size, ACCESS_WRITE, s->mmu);
+        s->host = first ? first - (bytes - size) : NULL;
         s->host_lo = lo;
         return;
     }
-    for (unsigned i = 0; i < bytes; i++) (void)mem_probe(&s->c->v, xstack_linear(s, lo + i), 1, ACCESS_WRITE, s->mmu);
+    for (unsigned e = size; e <= bytes; e += size)
+        for (unsigned i = 0; i < size; i++) (void)mem_probe(&s->c->v, xstack_linear(s, s->sp - e + i), 1, ACCESS_WRITE, s->mmu);
 }
 
 void xstack_push(struct xstack *s, u64 val, unsigned size)
@@ -178,9 +180,9 @@ void xstack_push(struct xstack *s, u64 val, unsigned size)
     s->sp = (s->sp - size) & s->mask;
     if (s->host) {
         u8 *p = s->host + (s->sp - s->host_lo);
-        if (size == 8) *(u64 *)p = val;
-        else if (size == 4) *(u32 *)p = (u32)val;
-        else *(u16 *)p = (u16)val;
+        if (size == 8) *(u64_any *)p = val;
+        else if (size == 4) *(u32_any *)p = (u32)val;
+        else *(u16_any *)p = (u16)val;
         return;
     }
     mem_st(&s->c->v, xstack_linear(s, s->sp), val, size, s->mmu);

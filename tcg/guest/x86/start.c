@@ -1,4 +1,5 @@
-// See start.h. Segment attributes as SDM 3A 3.4.5 lays them out, in place of what loading from the GDT that the loader wrote would give.
+// See start.h. Segment attributes as SDM 3A 3.4.5 lays them out, in place of what loading from the GDT that the loader wrote
+// would give.
 #include "tcg/guest/x86/start.h"
 
 #include "kernel/plat.h"

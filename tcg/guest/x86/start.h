@@ -10,7 +10,8 @@ struct x86_start {
     u16 gdt_limit, cs, ds;
 };
 
-// A vCPU of this architecture, reset, not running; index is its APIC id. tsc_hz: rate of the host's TSC, 0 unknown. NULL: no memory.
+// A vCPU of this architecture, reset, not running; index is its APIC id. tsc_hz: rate of the host's TSC, 0 unknown. NULL: no
+// memory.
 struct vcpu *x86_vcpu_new(struct tcg *t, struct phys *p, unsigned index, unsigned cpus, u64 tsc_hz);
 // After a reset: takes c to the state that s describes. Own core or not running.
 void x86_vcpu_start(struct vcpu *c, const struct x86_start *s);

@@ -1,6 +1,7 @@
 // System instructions that are neither control flow nor segments: flags, control and debug registers, descriptor-table registers, HLT, and
 // the odd ones of the 16- and 32-bit world (BOUND, ENTER, PUSHA, BCD). Sources: SDM 2, each instruction's page; SDM 3A 2.5, 4.1, 3B 17.2.
 #include "tcg/guest/x86/system.h"
+#include "tcg/run/tcg.h"
 
 // ---- flags ---------------------------------------------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ X86_HELPER(pushf)
     unsigned size = x86_info_opsize(d);
     struct xstack s;
     xstack_current(&s, x);
-    xstack_reserve(&s, size);
+    xstack_reserve(&s, size, size);
     xstack_push(&s, x86_get_eflags(x) & ~(u64)(EF_RF | EF_VM), size);
     xstack_commit(&s);
     return 0;
@@ -158,7 +159,7 @@ static void check_pdptes(struct x86_cpu *c, u64 cr3)
 {
     for (unsigned i = 0; i < 4; i++) {
         const u8 *h = phys_host(c->v.phys, gpa((cr3 & 0xffffffe0) + i * 8));
-        u64 e = h ? *(const u64 *)h : 0;
+        u64 e = h ? *(const u64_any *)h : 0;
         if ((e & 1) && (e & (~(BIT(X86_PHYS_BITS) - 1) | 0x1e6))) x86_raise(c, EXC_GP, 0);
     }
 }
@@ -317,9 +318,9 @@ static void table_store(struct x86_cpu *c, u64 ea, u64 d, u64 base, u16 limit)
     umip_check(c);
     unsigned size = x86_code64(c) ? 8 : 4;
     u8 buf[10];
-    *(u16 *)buf = limit;
-    if (size == 8) *(u64 *)(buf + 2) = base;
-    else *(u32 *)(buf + 2) = (u32)base;
+    *(u16_any *)buf = limit;
+    if (size == 8) *(u64_any *)(buf + 2) = base;
+    else *(u32_any *)(buf + 2) = (u32)base;
     mem_write(&c->v, x86_linear(c, d, ea), buf, 2 + size, x86_mmu(c));
 }
 
@@ -371,9 +372,9 @@ X86_HELPER(enter)
         if (i == 1) frame.sp = (frame.sp + size) & s.mask;
         links[n++] = xstack_pop(&frame, size);
     }
-    xstack_reserve(&s, size * (1 + level));
+    xstack_reserve(&s, size * (1 + level), size);
     xstack_push(&s, x->v.regs[G_RBP], size);
-    u64 bp = s.sp;
+    u64 bp = (x->v.regs[G_RSP] & ~s.mask) | s.sp;      // all of rSP, also where only SP moves
     for (unsigned i = 0; i < n; i++) xstack_push(&s, links[i], size);
     if (level) xstack_push(&s, bp, size);
     s.sp = (s.sp - (a & 0xffff)) & s.mask;
@@ -390,7 +391,7 @@ X86_HELPER(pusha)
     unsigned size = x86_info_opsize(d);
     struct xstack s;
     xstack_current(&s, x);
-    xstack_reserve(&s, 8 * size);
+    xstack_reserve(&s, 8 * size, size);
     for (unsigned r = 0; r < 8; r++) xstack_push(&s, x->v.regs[r], size);
     xstack_commit(&s);
     return 0;
@@ -412,42 +413,39 @@ X86_HELPER(popa)
 
 // ---- BCD ---------------------------------------------------------------------------------------------------------------
 
-// Flags of result byte `al`, with CF and AF given. OF is unspecified by the manual; cleared.
-static void bcd_flags(struct x86_cpu *c, u8 al, bool cf, bool af)
+// Flags that the manual leaves undefined are those of the addition or subtraction inside, which is 8 bits wide but for AAA and AAS: so on
+// AMD processors, over all inputs.
+
+static u64 zero_sign_parity(u64 v, unsigned size)
 {
-    u8 ah = (al & 0x80) | (al == 0 ? EF_ZF : 0) | (__builtin_parity(al) ? 0 : EF_PF) | (cf ? EF_CF : 0) | (af ? EF_AF : 0) | 2;
-    c->v.cc = ah << 8;
+    u64 sign = 1ull << (8 * size - 1);
+    return (v & sign ? EF_SF : 0) | (v & (2 * sign - 1) ? 0 : EF_ZF) | (__builtin_parity((u8)v) ? 0 : EF_PF);
+}
+
+// OF of a + b = r, or of a - b = r.
+static u64 overflow(u64 a, u64 b, u64 r, bool sub, unsigned size)
+{
+    u64 v = sub ? (a ^ b) & (a ^ r) : (a ^ r) & (b ^ r);
+    return v >> (8 * size - 1) & 1 ? EF_OF : 0;
 }
 
 static void decimal_adjust(struct x86_cpu *c, bool sub)
 {
-    u8 al = c->v.regs[G_RAX], old = al;
-    bool af = c->v.cc >> 8 & EF_AF, old_cf = c->v.cc >> 8 & EF_CF, cf = false;
-    if ((al & 15) > 9 || af) {
-        cf = old_cf || (sub ? al < 6 : al > 0xf9);
-        al = sub ? al - 6 : al + 6;
-        af = true;
-    } else {
-        af = false;
-    }
-    if (old > 0x99 || old_cf) {
-        al = sub ? al - 0x60 : al + 0x60;
-        cf = true;
-    } else if (!sub) {
-        cf = false;
-    }
-    x86_set_reg(c, G_RAX, al, 1);
-    bcd_flags(c, al, cf, af);
+    u8 al = c->v.regs[G_RAX];
+    bool low = (al & 15) > 9 || (c->v.cc >> 8 & EF_AF), high = al > 0x99 || (c->v.cc >> 8 & EF_CF);
+    u8 by = (low ? 6 : 0) + (high ? 0x60 : 0), r = sub ? al - by : al + by;
+    bool cf = high || (low && sub && al < 6);          // DAA: above 0xf9 is above 0x99
+    x86_set_reg(c, G_RAX, r, 1);
+    c->v.cc = cc_from_eflags(zero_sign_parity(r, 1) | overflow(al, by, r, sub, 1) | (cf ? EF_CF : 0) | (low ? EF_AF : 0));
 }
 
 static void ascii_adjust(struct x86_cpu *c, bool sub)
 {
     u16 ax = c->v.regs[G_RAX];
     bool adjust = (ax & 15) > 9 || (c->v.cc >> 8 & EF_AF);
-    if (adjust) ax = sub ? (u16)(ax - 0x106) : (u16)(ax + 0x106);
-    ax &= 0xff0f;
-    x86_set_reg(c, G_RAX, ax, 2);
-    bcd_flags(c, ax, adjust, adjust);
+    u16 by = adjust ? 0x106 : 0, r = sub ? ax - by : ax + by;
+    x86_set_reg(c, G_RAX, r & 0xff0f, 2);
+    c->v.cc = cc_from_eflags(zero_sign_parity(r, 2) | overflow(ax, by, r, sub, 2) | (adjust ? EF_CF | EF_AF : 0));
 }
 
 X86_HELPER(daa)
@@ -476,15 +474,15 @@ X86_HELPER(aam)
     u8 al = c->regs[G_RAX], base = a;
     if (!base) x86_raise(x86(c), EXC_DE, -1);
     x86_set_reg(x86(c), G_RAX, (al / base) << 8 | al % base, 2);
-    bcd_flags(x86(c), al % base, false, false);
+    c->cc = cc_from_eflags(zero_sign_parity(al % base, 1));
     return 0;
 }
 
 X86_HELPER(aad)
 {
     u16 ax = c->regs[G_RAX];
-    u8 al = ax + (ax >> 8) * (u8)a;
-    x86_set_reg(x86(c), G_RAX, al, 2);
-    bcd_flags(x86(c), al, false, false);
+    u8 al = ax, by = (ax >> 8) * (u8)a, r = al + by;
+    x86_set_reg(x86(c), G_RAX, r, 2);
+    c->cc = cc_from_eflags(zero_sign_parity(r, 1) | overflow(al, by, r, false, 1) | (r < al ? EF_CF : 0) | ((al ^ by ^ r) & EF_AF));
     return 0;
 }

@@ -98,8 +98,8 @@ struct xstack { struct x86_cpu *c; u64 base, sp, mask; u8 *host; u64 host_lo; un
 void xstack_current(struct xstack *s, struct x86_cpu *c);
 // A new stack: base and width from an SS descriptor (NULL: 64-bit).
 void xstack_new(struct xstack *s, struct x86_cpu *c, const struct x86_desc *ss, u64 sp, unsigned cpl);
-// Checks that `bytes` can be pushed; raises the fault otherwise. Then pushes cannot fail.
-void xstack_reserve(struct xstack *s, unsigned bytes);
+// Checks that `bytes` can be pushed in elements of `size`; raises the fault of the first that cannot otherwise. Then pushes cannot fail.
+void xstack_reserve(struct xstack *s, unsigned bytes, unsigned size);
 void xstack_push(struct xstack *s, u64 val, unsigned size);
 u64 xstack_pop(struct xstack *s, unsigned size);
 // Moves the stack pointer without an access.

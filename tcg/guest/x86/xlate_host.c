@@ -69,10 +69,12 @@ static u8 host_pp(const struct x86_insn *i)
     return i->pp;
 }
 
-// W: outside 64-bit mode VEX.W does not widen general registers, but is part of the opcode elsewhere (VPERMQ, FMA).
+// W: outside 64-bit mode VEX.W does not widen general registers, implicit ones included (VPCMPESTRI and VPCMPESTRM: lengths in EAX, EDX), but is
+// part of the opcode elsewhere (VPERMQ, FMA).
 static u8 host_w(const struct x86_insn *i, u8 gsize)
 {
-    return i->bits != 64 && gsize ? 0 : i->rex_w;
+    bool estr = i->map == 3 && (i->opcode == 0x60 || i->opcode == 0x61);
+    return i->bits != 64 && (gsize || estr) ? 0 : i->rex_w;
 }
 
 static void fill_host(struct ir_host *h, const struct x86_insn *i)
@@ -192,8 +194,15 @@ static bool needs_two_prefixes(const struct x86_insn *i)
 
 // ---- the translation function ---------------------------------------------------------------------------------------
 
+// SDM-DIFF: VPINSRQ and VPEXTRQ do not exist outside 64-bit mode: their VEX.W is ignored there by Intel's processors, #UD on AMD's.
+static bool is_lost_quad(const struct xlate *x, const struct x86_insn *i)
+{
+    return i->bits != 64 && i->vex && i->rex_w && i->map == 3 && (i->opcode == 0x16 || i->opcode == 0x22) && x86(x->c)->id.amd;
+}
+
 bool xlate_host(struct xlate *x, const struct x86_insn *i)
 {
+    if (is_lost_quad(x, i)) return false;
     if (needs_two_prefixes(i)) return host_16(x, i);
     struct ir_host h;
     fill_host(&h, i);

@@ -123,6 +123,17 @@ static bool extend(struct xlate *x, const struct x86_insn *i, enum ir_opc opc)
 bool xlate_movzx(struct xlate *x, const struct x86_insn *i) { return extend(x, i, IR_MOVZX); }
 bool xlate_movsx(struct xlate *x, const struct x86_insn *i) { return extend(x, i, IR_MOVSX); }
 
+// SDM-DIFF: with 66, AMD reads four bytes of memory and keeps two; the manual (and Intel) reads two.
+bool xlate_movsxd(struct xlate *x, const struct x86_insn *i)
+{
+    if (i->opsize != 2 || !i->is_mem || !x86(x->c)->id.amd) return extend(x, i, IR_MOVSX);
+    struct ir_mem m = xlate_mem(x, i);
+    u8 t = xlate_temp(x);
+    xlate_load(x, 4, t, m);
+    xlate_copy(x, 2, i->reg, t);
+    return true;
+}
+
 bool xlate_lea(struct xlate *x, const struct x86_insn *i)
 {
     struct ir_mem m = xlate_mem(x, i);

@@ -42,6 +42,19 @@ bool xlate_xsetbv(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
+// VZEROUPPER, VZEROALL. Outside 64-bit mode only the first eight registers change: each is moved to itself, or XORed with itself, by the VEX form,
+// which clears what lies above.
+bool xlate_vzero(struct xlate *x, const struct x86_insn *i)
+{
+    if (x->bits == 64) return xlate_host(x, i);
+    for (u8 r = 0; r < 8; r++) {
+        struct ir_op *op = ir_new(x->b, IR_HOST, 0);
+        op->host = (struct ir_host){.enc = HOST_VEX, .map = 1, .opcode = i->vex_l ? 0x57 : 0x28, .has_modrm = 1,
+                                    .reg_kind = HO_VEC, .reg = r, .rm_kind = HO_VEC, .rm = r, .v_kind = i->vex_l ? HO_VEC : HO_NONE, .v = r};
+    }
+    return true;
+}
+
 // MASKMOVQ, MASKMOVDQU: bytes of the register under the mask to DS:rDI.
 bool xlate_maskmov(struct xlate *x, const struct x86_insn *i)
 {
