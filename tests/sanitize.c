@@ -6,10 +6,9 @@
 // blocks stay mappings: they are touched by translated code, which nobody instruments, and their pages must not be touched at start.
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "kernel/base/types.h"
-#include "tests/insn/state.h"
+#include "kernel/plat.h"
 
 enum { HEAP_MAX = 8 << 20 };
 
@@ -42,18 +41,4 @@ void __wrap_plat_pages_free(void *p, u64 size)
 {
     if (size >= HEAP_MAX) __real_plat_pages_free(p, size);
     else free(p);
-}
-
-// ASan's shadow is mapped readable and writable over a tenth of the address space, where tests run random code natively and expect a fault for
-// whatever is not theirs. While they do, it is not accessible. The bounds are those of x86-64 Linux (the gap between the two parts never is).
-static void protect(u64 from, u64 to, int prot)
-{
-    if (mprotect((void *)from, to - from, prot)) abort();
-}
-
-void native_hide(bool hide)
-{
-    int prot = hide ? PROT_NONE : PROT_READ | PROT_WRITE;
-    protect(0x7fff8000, 0x8fff7000, prot);
-    protect(0x02008fff7000, 0x10007fff8000, prot);
 }

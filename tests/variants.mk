@@ -12,6 +12,7 @@ VARIANT_INSTRUMENT_asan := $(SANITIZE)
 VARIANT_LINK_asan := $(SANITIZE) -Wl,--wrap=plat_pages_alloc,--wrap=plat_pages_free
 VARIANT_WITHOUT_asan := kernel/base/string.c
 VARIANT_WITH_asan := tests/sanitize.c
+VARIANT_INSN_asan := tests/insn/shadow.c
 
 # $1: variant, $2: sources
 variant_obj = $(patsubst %,$(B)/$1/%.o,$(filter-out $(VARIANT_WITHOUT_$1),$2) $(VARIANT_WITH_$1))
@@ -38,9 +39,9 @@ $(B)/$1/tests/insn/insn_test.c.o: $(INSN_B)/rows.inc
 
 $(B)/$1/cupel: $(call variant_obj,$1,$(TCG_SRC) $(DEV_SRC) $(BASE_SRC) $(HOSTED_SRC))
 	$$(CC) $(VARIANT_LINK_$1) -Wl,-z,now -o $$@ $$^ -lpthread -lrt -lZydis
-$(B)/$1/insn_test: $(call variant_obj,$1,$(variant_insn_src) $(patsubst %,tests/insn/%,insn_test.c coverage.c stale.c)) $(INSN_B)/tests/insn/blobs.S.o
+$(B)/$1/insn_test: $(call variant_obj,$1,$(variant_insn_src) $(VARIANT_INSN_$1) $(patsubst %,tests/insn/%,insn_test.c coverage.c stale.c)) $(INSN_B)/tests/insn/blobs.S.o
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
-$(B)/$1/insn_random: $(call variant_obj,$1,$(variant_insn_src) $(patsubst %,tests/insn/%,random.c sequence.c))
+$(B)/$1/insn_random: $(call variant_obj,$1,$(variant_insn_src) $(VARIANT_INSN_$1) $(patsubst %,tests/insn/%,random.c sequence.c))
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
 $(B)/$1/ir_test: $(call variant_obj,$1,$(TCG_SRC) $(wildcard kernel/base/*.c tests/ir/*.c) tests/insn/testplat.c tests/insn/input.c)
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^

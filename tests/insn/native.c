@@ -164,17 +164,12 @@ void native_init(void)
 
 u8 *native_code(void) { return n.code_rw; }
 
-// What else the process has mapped low down and in the middle, which tests expect to be unmapped: the sanitizers' shadow (tests/sanitize.c).
-__attribute__((weak)) void native_hide(bool hide) {}
-
 __attribute__((noinline)) void native_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out)
 {
     memcpy((void *)DATA_BASE, mem->data, DATA_SIZE);
     memcpy((void *)STACK_BASE, mem->stack, STACK_SIZE);
     n.in = in;
     n.out = out;
-    native_hide(true);
     n.phase = ENTER;
     __asm__ volatile("int3" ::: "memory", "cc");
-    native_hide(false);
 }

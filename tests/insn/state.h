@@ -59,7 +59,6 @@ extern u64 native_ldt[LDT_COUNT];      // the descriptors, as the kernel wrote t
 u8 *native_code(void);
 void native_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out);
 bool native_signal(void *ucontext);
-void native_hide(bool hide);              // called around each run
 
 // Cupel. translated_code writes code bytes at CODE_BASE + off (written-code tracking included).
 struct translated_options { bool exit_poll, no_chain, one_insn; u64 tb_size; };

@@ -85,22 +85,22 @@ static u64 operand_address(const struct x86_cpu *c, const struct x86_insn *i)
     return operand_offset(c, i) + (i->bits == 64 && i->seg < SEG_FS ? 0 : c->seg_base[i->seg]);
 }
 
-// Do the bytes off..off+size-1 of segment seg reach over the end of what can be addressed: of the lower half of linear addresses in 64-bit code, of
-// the segment's offsets elsewhere?
-static bool over_end(const struct x86_cpu *c, const struct x86_insn *i, unsigned seg, u64 off, unsigned size)
+// Is the faulting address among the bytes off..off+size-1 of segment seg, and do these reach over the end of what can be addressed: of the lower
+// half of linear addresses in 64-bit code, of the segment's offsets elsewhere?
+static bool over_end(const struct x86_cpu *c, const struct x86_insn *i, unsigned seg, u64 off, unsigned size, u64 lin)
 {
-    if (i->bits != 64) return size && off + size - 1 > 0xffffffff;
-    u64 a = off + (seg < SEG_FS ? 0 : c->seg_base[seg]);
-    return size && x86_canonical(a) && !x86_canonical(a + size - 1);
+    u64 a = off + (i->bits == 64 && seg < SEG_FS ? 0 : c->seg_base[seg]);
+    if (i->bits != 64) return (u32)(lin - a) < size && off + size - 1 > 0xffffffff;
+    return lin - a < size && x86_canonical(a) && !x86_canonical(a + size - 1);
 }
 
-static bool string_over_end(const struct x86_cpu *c, const struct x86_insn *i)
+static bool string_over_end(const struct x86_cpu *c, const struct x86_insn *i, u64 lin)
 {
     for (unsigned k = 0; k < 4; k++) {
         const struct insn_opnd *o = &i->desc->opnd[k];
         if (o->addr != OA_X && o->addr != OA_Y) continue;
         u64 off = bits_zext(c->v.regs[o->addr == OA_X ? G_RSI : G_RDI], i->addrsize);
-        if (over_end(c, i, o->addr == OA_X ? i->seg : SEG_ES, off, x86_opnd_size(i, o, true))) return true;
+        if (over_end(c, i, o->addr == OA_X ? i->seg : SEG_ES, off, x86_opnd_size(i, o, true), lin)) return true;
     }
     return false;
 }
@@ -114,22 +114,23 @@ static bool pushes(const struct x86_insn *i)
 }
 
 // Pushes begin below rSP, pops at it; LEAVE reads at rBP.
-static bool stack_over_end(const struct x86_cpu *c, const struct x86_insn *i)
+static bool stack_over_end(const struct x86_cpu *c, const struct x86_insn *i, u64 lin)
 {
     unsigned width = i->bits == 64 ? 8 : c->seg[SEG_SS].attr & DESC_B ? 4 : 2;
     u64 sp = c->v.regs[i->map == 0 && i->opcode == 0xc9 ? G_RBP : G_RSP];
-    return over_end(c, i, SEG_SS, bits_zext(pushes(i) ? sp - i->opsize : sp, width), i->opsize);
+    return over_end(c, i, SEG_SS, bits_zext(pushes(i) ? sp - i->opsize : sp, width), i->opsize, lin);
 }
 
-int x86_fault_over_end(struct x86_cpu *c)
+int x86_fault_over_end(struct x86_cpu *c, u64 lin)
 {
     struct x86_insn i;
     if (!fault_insn(c, &i)) return -1;
     unsigned size = x86_mem_size(&i, NULL);
     if (size == 10) size = 8;                  // the x87's 80 bits are two accesses, the significand first
-    if (i.is_mem && over_end(c, &i, i.seg, operand_offset(c, &i), size)) return i.seg == SEG_SS ? EXC_SS : EXC_GP;
-    if (uses_stack(&i) && stack_over_end(c, &i)) return EXC_SS;
-    return string_over_end(c, &i) ? EXC_GP : -1;
+    if (strstr(i.desc->name, "maskmov")) return -1;   // each element is on its own
+    if (i.is_mem && over_end(c, &i, i.seg, operand_offset(c, &i), size, lin)) return i.seg == SEG_SS ? EXC_SS : EXC_GP;
+    if (uses_stack(&i) && stack_over_end(c, &i, lin)) return EXC_SS;
+    return string_over_end(c, &i, lin) ? EXC_GP : -1;
 }
 
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin)

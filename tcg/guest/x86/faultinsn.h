@@ -5,8 +5,9 @@
 
 // True if an access to a linear address that is not canonical is a stack access: #SS(0) instead of #GP(0) (SDM 1 3.3.7.1).
 bool x86_fault_is_stack(struct x86_cpu *c);
-// #SS or #GP if an operand of the instruction reaches over the end of the lower half (64-bit code) or over 4 GiB of its segment; -1 if none does.
-int x86_fault_over_end(struct x86_cpu *c);
+// #SS or #GP if an operand of the instruction reaches over the end of the lower half (64-bit code) or over 4 GiB of its segment, and the
+// address that faulted, lin, is one of its bytes; -1 otherwise.
+int x86_fault_over_end(struct x86_cpu *c, u64 lin);
 // True if the instruction demands an alignment that its operand does not have: #GP(0), which goes before a page fault (SDM 3A table 6-2).
 // `lin` is the address that faulted.
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin);

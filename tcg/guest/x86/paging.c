@@ -151,7 +151,7 @@ static bool page_fault(struct x86_cpu *c, u64 lin, enum access acc, unsigned mmu
     if (!raise) return false;
     if (acc != ACCESS_EXEC && x86_fault_is_x87(c)) x86_raise(c, EXC_MF, -1);
     if (acc != ACCESS_EXEC && x86_fault_is_misaligned(c, lin)) x86_raise(c, EXC_GP, 0);
-    int over = acc != ACCESS_EXEC && is_last_page(c, lin) ? x86_fault_over_end(c) : -1;
+    int over = acc != ACCESS_EXEC && is_last_page(c, lin) ? x86_fault_over_end(c, lin) : -1;
     if (over >= 0) x86_raise(c, (unsigned)over, 0);
     bool id = (c->cr4 & CR4_SMEP) || ((c->cr4 & CR4_PAE) && (c->efer & EFER_NXE));
     u32 err = why | (acc == ACCESS_WRITE ? PF_W : 0) | (mmu == 1 ? PF_U : 0) | (acc == ACCESS_EXEC && id ? PF_I : 0);
@@ -182,7 +182,7 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
     bool wrapped = a.v >> 32 && !x86_code64(c) && (mmu == 1 || !lma);
     if (wrapped) {
         if (raise && acc != ACCESS_EXEC && x86_fault_is_misaligned(c, a.v)) x86_raise(c, EXC_GP, 0);
-        int over = raise && acc != ACCESS_EXEC ? x86_fault_over_end(c) : -1;
+        int over = raise && acc != ACCESS_EXEC ? x86_fault_over_end(c, a.v) : -1;
         if (over >= 0) x86_raise(c, (unsigned)over, 0);
         a.v = (u32)a.v;
     }
