@@ -53,7 +53,7 @@ void tlb_flush_local(struct vcpu *c) {}
 bool x86_fault_is_stack(struct x86_cpu *c) { return false; }
 bool x86_fault_is_x87(struct x86_cpu *c) { return false; }
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin) { return false; }
-int x86_fault_over_end(struct x86_cpu *c) { return -1; }
+int x86_fault_over_end(struct x86_cpu *c, u64 lin) { return -1; }
 void tlb_flush_page(struct vcpu *c, struct gva a) {}
 void log_write(enum log_level lv, const char *fmt, ...) {}
 unsigned trace_mask(void) { return 0; }
