@@ -65,13 +65,14 @@ $(B)/cupel.efi: $(B)/boot/cupel.so
 	objcopy -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela -j '.rel.*' -j '.rela.*' -j .reloc \
 	    --output-target=efi-app-x86_64 --subsystem=10 $< $@
 
-GUEST_FILES := $(wildcard $(B)/guest/vmlinuz $(B)/guest/initrd)
+# The guest's files are made by the Makefile's own rule, perhaps in this very run: name them, do not look whether they are there.
+GUEST_FILES := $(B)/guest/vmlinuz $(B)/guest/initrd
 $(B)/cupel.img: $(B)/cupel.efi boot/cupel.conf tools/mkimg.sh $(GUEST_FILES)
-	tools/mkimg.sh $@ $(B)/cupel.efi boot/cupel.conf $(if $(GUEST_FILES),$(B)/guest)
+	tools/mkimg.sh $@ $(B)/cupel.efi boot/cupel.conf $(B)/guest
 
 # ---- the same for PCs with a legacy BIOS: GRUB loads the kernel's ELF by its Multiboot2 header ----
 $(B)/cupel.iso: $(B)/boot/kernel.elf boot/cupel.conf tools/mkiso.sh $(GUEST_FILES)
-	tools/mkiso.sh $@ $(B)/boot/kernel.elf boot/cupel.conf $(if $(GUEST_FILES),$(B)/guest)
+	tools/mkiso.sh $@ $(B)/boot/kernel.elf boot/cupel.conf $(B)/guest
 iso: $(B)/cupel.iso ## build/cupel.iso, which boots PCs with a legacy BIOS by GRUB
 .PHONY: iso
 
