@@ -12,7 +12,9 @@ VARIANT_INSTRUMENT_asan := $(SANITIZE)
 VARIANT_LINK_asan := $(SANITIZE) -Wl,--wrap=plat_pages_alloc,--wrap=plat_pages_free
 VARIANT_WITHOUT_asan := kernel/base/string.c
 VARIANT_WITH_asan := tests/sanitize.c
-VARIANT_INSN_asan := tests/insn/shadow.c
+# The instruction tests' harness touches memory at the addresses of the guest's, whose shadow shadow.c closes: it has functions of its own for that.
+VARIANT_INSN_asan := tests/insn/shadow.c tests/string.c
+VARIANT_HARNESS_asan := $(foreach f,memcpy memmove memset memcmp memchr strlen strnlen strncmp strcmp strchr strrchr strstr strcpy strncpy mmap,-D$f=plain_$f)
 
 # $1: variant, $2: sources
 variant_obj = $(patsubst %,$(B)/$1/%.o,$(filter-out $(VARIANT_WITHOUT_$1),$2) $(VARIANT_WITH_$1))
@@ -28,13 +30,19 @@ $(B)/$1/%.S.o: %.S
 $(B)/$1/tests/ir/%.c.o: tests/ir/%.c
 	@mkdir -p $$(@D)
 	$$(CC) $$(BASEFLAGS) $(VARIANT_FLAGS_$1) $(VARIANT_INSTRUMENT_$1) -c -o $$@ $$<
-# The harness runs code with a foreign FS base: not instrumented. Sanitizer settings neither.
+$(B)/$1/tests/string.c.o: kernel/base/string.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(BASEFLAGS) $$(REGSONLY) $(VARIANT_HARNESS_$1) -c -o $$@ $$<
+$(B)/$1/tests/sanitize.c.o: tests/sanitize.c
+	@mkdir -p $$(@D)
+	$$(CC) $$(BASEFLAGS) -c -o $$@ $$<
+# The harness runs code with a foreign FS base: not instrumented.
 $(B)/$1/tests/%.c.o: tests/%.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(BASEFLAGS) $(VARIANT_FLAGS_$1) -fno-stack-protector -I$$(INSN_B) -c -o $$@ $$<
+	$$(CC) $$(BASEFLAGS) $(VARIANT_FLAGS_$1) $(VARIANT_HARNESS_$1) -fno-stack-protector -I$$(INSN_B) -c -o $$@ $$<
 $(B)/$1/tests/insn/testplat.c.o: tests/insn/testplat.c
 	@mkdir -p $$(@D)
-	$$(CC) $$(BASEFLAGS) $$(REGSONLY) $(VARIANT_FLAGS_$1) -fno-stack-protector -c -o $$@ $$<
+	$$(CC) $$(BASEFLAGS) $$(REGSONLY) $(VARIANT_FLAGS_$1) $(VARIANT_HARNESS_$1) -fno-stack-protector -c -o $$@ $$<
 $(B)/$1/tests/insn/insn_test.c.o: $(INSN_B)/rows.inc
 
 $(B)/$1/cupel: $(call variant_obj,$1,$(TCG_SRC) $(DEV_SRC) $(BASE_SRC) $(HOSTED_SRC))
@@ -43,7 +51,7 @@ $(B)/$1/insn_test: $(call variant_obj,$1,$(variant_insn_src) $(VARIANT_INSN_$1) 
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
 $(B)/$1/insn_random: $(call variant_obj,$1,$(variant_insn_src) $(VARIANT_INSN_$1) $(patsubst %,tests/insn/%,random.c sequence.c))
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
-$(B)/$1/ir_test: $(call variant_obj,$1,$(TCG_SRC) $(wildcard kernel/base/*.c tests/ir/*.c) tests/insn/testplat.c tests/insn/input.c)
+$(B)/$1/ir_test: $(call variant_obj,$1,$(TCG_SRC) $(wildcard kernel/base/*.c tests/ir/*.c) $(VARIANT_INSN_$1) tests/insn/testplat.c tests/insn/input.c)
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
 VARIANT_PROGRAMS_$1 := $(B)/$1/cupel $(B)/$1/insn_test $(B)/$1/insn_random $(B)/$1/ir_test
 $$(VARIANT_PROGRAMS_$1): | $(B)/deps.test

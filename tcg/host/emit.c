@@ -65,6 +65,17 @@ static bool same_page(const struct emit *e, u64 pc)
     return ((pc + e->b->cs_base) >> PAGE_SHIFT) == ((e->b->pc + e->b->cs_base) >> PAGE_SHIFT);
 }
 
+// Compares the code signature of the page at va with a number that tb.c fills in; returns the number's offset.
+static u32 emit_compare_signature(struct emit *e, u64 va)
+{
+    struct as *as = &e->as;
+    s32 sig = ENV(xsig) + (s32)(e->b->mmu * sizeof(u32) * XTLB_SIZE + xtlb_index(va) * sizeof(u32));
+    as_op(as, (struct enc){.opcode = 0x81}, 7, rm_gs(sig));          // cmp dword, imm32: no page has this signature yet
+    u32 off = emit_off(e, as->p);
+    as_u32(as, 0xffffffff);
+    return off;
+}
+
 // To another page: chained as well, behind a look at that page's code signature.
 static void exit_guarded(struct emit *e, unsigned n, bool saved)
 {
@@ -74,10 +85,7 @@ static void exit_guarded(struct emit *e, unsigned n, bool saved)
     if (!saved) host_flags_save(as, H_R12);
     x->saved = true;
     x->host = false;
-    s32 sig = ENV(xsig) + (s32)(e->b->mmu * sizeof(u32) * XTLB_SIZE + xtlb_index(x->pc + e->b->cs_base) * sizeof(u32));
-    as_op(as, (struct enc){.opcode = 0x81}, 7, rm_gs(sig));          // cmp dword, imm32: no page has this signature yet
-    x->sig = emit_off(e, as->p);
-    as_u32(as, 0xffffffff);
+    x->sig = emit_compare_signature(e, x->pc + e->b->cs_base);
     u8 *miss = as_jcc(as, CC_NE, NULL);
     x->rel = emit_off(e, as_jmp(as, NULL));
     as_patch(e->start + x->rel, as->p);
@@ -217,10 +225,9 @@ static enum entry_need entry_need(const struct emit *e)
     return ENTRY_READ;
 }
 
-// exit=poll: the check at the head of every TB. The flags are in vcpu.cc here, so it may compare.
-static void emit_poll(struct emit *e)
+// A check at the head of the TB, just made by a compare: to the loop if not equal.
+static void emit_entry_check(struct emit *e)
 {
-    as_alu_mi(&e->as, 7, 4, rm_gs(ENV(exit_request)), 0);
     u8 *rel = as_jcc(&e->as, CC_NE, NULL);
     unsigned n = emit_exit_new(e, e->b->pc);
     e->tb->exits[n].kind = EXIT_PC;
@@ -233,13 +240,22 @@ static void emit_entry(struct emit *e)
     struct tb *tb = e->tb;
     tb->entry_host = 0;
     enum entry_need need = entry_need(e);
-    bool poll = e->t->cfg.exit_poll;
-    if (need == ENTRY_SAVE || poll) {
+    bool poll = e->t->cfg.exit_poll, two_pages = e->b->page[1] != ~0ull && !tb->oneshot;
+    if (need == ENTRY_SAVE || poll || two_pages) {
         host_flags_save(&e->as, H_R12);
         e->fl_saved = true;
         tb->entry_saved = emit_off(e, e->as.p);
         e->fl_host = false;                          // one body for both entries: not in EFLAGS
-        if (poll) emit_poll(e);
+        // exit=poll: every TB looks. The flags are in vcpu.cc here, so compares may have EFLAGS.
+        if (poll) {
+            as_alu_mi(&e->as, 7, 4, rm_gs(ENV(exit_request)), 0);
+            emit_entry_check(e);
+        }
+        // Who jumps here knows that the first page is mapped as it was; the second may have gone its own way.
+        if (two_pages) {
+            tb->second_sig = emit_compare_signature(e, ((e->b->pc + e->b->cs_base) & PAGE_MASK) + PAGE_SIZE);
+            emit_entry_check(e);
+        }
         return;
     }
     tb->wants_host = need == ENTRY_READ;
@@ -296,7 +312,7 @@ static void emit_finish(struct emit *e)
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 1;                                    // the poll's
+    unsigned n = 2;                                    // the checks at the entry
     for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
     return n;
 }

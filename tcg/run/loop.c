@@ -269,6 +269,7 @@ static void execute(struct vcpu *c)
     if (x->kind <= EXIT_PC) c->pc = x->pc;
     if (x->kind == EXIT_LEAVE) c->irq_look = true;
     if (x->kind >= EXIT_PC) c->last_tb = NULL;
+    if (x->kind == EXIT_INDIRECT && c->ops->branched) c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);
 }
 
 static void fault_noted(struct vcpu *c)

@@ -179,8 +179,6 @@ void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
     struct tb_exit *x = &from->exits[exit];
     if (t->cfg.no_chain || !chainable(x) || from->invalid || to->invalid || from->oneshot || to->oneshot) return;
     if (x->kind == EXIT_GUARDED) {
-        // A TB over two pages would need two signatures.
-        if (to->page[1] != ~0ull) return;
         u64 va = to->pc + to->cs_base;
         *(u32_any *)rw_of(t, from->code + x->sig) = c->xsig[c->ops->mmu_mode(c, to->mode)][xtlb_index(va)];
     }
@@ -418,8 +416,11 @@ struct tb *tb_get(struct vcpu *c)
         tb = tb_make(c, pa, cs_base, mode);
         tb_register(t, tb);
     }
-    // The jump cache skips the look at the second page, so only TBs of one page enter it.
-    if (tb->page[1] == ~0ull && tb->jc_class != JC_NONE && !t->cfg.no_chain) {
+    if (tb->second_sig) {
+        u32 sig = c->xsig[c->ops->mmu_mode(c, mode)][xtlb_index(second.v)];
+        *(u32_any *)rw_of(t, tb->code + tb->second_sig) = sig ? sig : 0xffffffff;   // 0: everything has just been flushed
+    }
+    if (tb->jc_class != JC_NONE && !t->cfg.no_chain) {
         struct jump_cache *jc = &c->jc[tb->jc_class];
         unsigned i = jc_index(c->pc);
         jc->pc[i] = c->pc;

@@ -57,6 +57,7 @@ struct tb {
     u8 *code;             // executable address
     u32 code_size, hot_size;
     u32 entry_host, entry_saved;
+    u32 second_sig;       // TB of two pages: offset of the second's signature (imm32), which the entry compares; 0: no such check
     u8 jc_class;
     bool invalid;
     bool oneshot;         // never registered: run once

@@ -58,6 +58,8 @@ struct guest_ops {
     // Guest code at c->pc -> IR, at most max_insns instructions. Raises fetch faults (no return) if the first instruction cannot
     // be fetched.
     void (*translate)(struct vcpu *c, struct ir_block *b, unsigned max_insns);
+    // Optional. The indirect branch at guest pc `from` went to c->pc, for which the jump cache had nothing. May raise.
+    void (*branched)(struct vcpu *c, u64 from);
     // Page walk with side effects (A/D). On failure: raise ? raises the guest's page fault, does not return : returns false.
     bool (*tlb_fill)(struct vcpu *c, struct gva a, enum access acc, unsigned mmu, bool raise, struct tlb_fill *out);
     // Delivers the exception that was raised (c->exc_pending), or the highest-priority interrupt if one can be taken now.

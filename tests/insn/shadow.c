@@ -2,11 +2,15 @@
 //
 // The shadow is mapped readable and writable over a tenth of the address space, where tests run random code natively and expect a fault for whatever is not
 // theirs. The shadow of a byte at a is at SHADOW_OF(a); in use is that of what is mapped now, of its surroundings, where later mappings come to lie, and of the
-// beginnings of the sanitizer's heap (one per size class). The rest becomes inaccessible before the first test. What stays open is hit by one random address
+// beginnings of the sanitizer's heap (one per size class). Below 4 GiB there are only the tests' windows, which no instrumented code touches. The rest becomes inaccessible before the first test. What stays open is hit by one random address
 // in thousands, and only if the test does not use it as anything else first. The bounds are those of x86-64 Linux (its documentation: AddressSanitizerAlgorithm).
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "kernel/base/bits.h"
 #include "tests/insn/state.h"
@@ -20,6 +24,10 @@
 enum { HEAP_CLASSES = 64, RANGES_MAX = 512 };
 
 struct range { u64 from, to; };
+
+// mmap as the harness calls it; the sanitizer's own writes to the shadow.
+void *plain_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off);
+void *plain_mmap(void *at, size_t len, int prot, int flags, int fd, off_t off) { return (void *)syscall(SYS_mmap, at, len, prot, flags, fd, off); }
 
 static int by_start(const void *a, const void *b)
 {
@@ -49,24 +57,26 @@ static unsigned mapped(struct range *r)
     unsigned long long from, to;
     FILE *f = fopen("/proc/self/maps", "r");
     if (!f) { perror("insn test: /proc/self/maps"); exit(2); }
-    while (fgets(line, sizeof line, f) && n < RANGES_MAX)
-        if (sscanf(line, "%llx-%llx", &from, &to) == 2 && from >= HIGH_MEMORY && to < MEMORY_END && (from < HEAP_BASE || from >= HEAP_BASE + HEAP_SIZE))
-            r[n++] = (struct range){from - 4 * GIB, min_u64(to + 4 * GIB, MEMORY_END)};
+    while (fgets(line, sizeof line, f) && n < RANGES_MAX) {
+        u64 around = strchr(line, '[') ? 16 * MIB : GIB;      // nothing comes to lie beside the stack, "[stack]"
+        if (sscanf(line, "%llx-%llx", &from, &to) != 2 || from < HIGH_MEMORY || to >= MEMORY_END) continue;
+        if (from >= HEAP_BASE && from < HEAP_BASE + HEAP_SIZE) continue;
+        r[n++] = (struct range){from - around, min_u64(to + around, MEMORY_END)};
+    }
     fclose(f);
     return n;
 }
 
 __attribute__((constructor)) static void shadow_init(void)
 {
-    static struct range r[RANGES_MAX + HEAP_CLASSES];
-    static const struct range windows[] = {{CODE_BASE, CODE_BASE + CODE_SIZE}, {DATA_BASE, DATA_BASE + DATA_SIZE}, {STACK_BASE, STACK_BASE + STACK_SIZE}};
+    static struct range r[RANGES_MAX + 2 * HEAP_CLASSES];
     unsigned n = mapped(r);
-    for (u64 k = 0; k < HEAP_CLASSES; k++, n++) {
-        u64 at = HEAP_BASE + k * (HEAP_SIZE / HEAP_CLASSES);
-        r[n] = (struct range){at - PAGE_SIZE, at + GIB};
-        if (k) r[n].from -= 256 * MIB;           // the classes keep their books at the end of their regions
+    for (u64 k = 0; k < HEAP_CLASSES; k++) {
+        u64 size = HEAP_SIZE / HEAP_CLASSES, at = HEAP_BASE + k * size, books = at + size / 8 * 7;   // lists of free blocks
+        r[n++] = (struct range){at, at + GIB};
+        r[n++] = (struct range){books, books + GIB};
     }
     qsort(r, n, sizeof *r, by_start);
-    close_between(LOW_SHADOW, SHADOW_OF(LOW_SHADOW), windows, ARRAY_SIZE(windows));
+    close_shadow(LOW_SHADOW, SHADOW_OF(LOW_SHADOW));
     close_between(SHADOW_OF(HIGH_MEMORY), HIGH_MEMORY, r, n);
 }

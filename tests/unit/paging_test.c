@@ -59,6 +59,7 @@ void log_write(enum log_level lv, const char *fmt, ...) {}
 unsigned trace_mask(void) { return 0; }
 void trace_write(const char *fmt, ...) {}
 void x86_translate(struct vcpu *v, struct ir_block *b, unsigned max_insns) {}
+void x86_branched(struct vcpu *v, u64 from) {}
 
 u8 *mem_probe(struct vcpu *c, struct gva a, u64 len, enum access acc, unsigned mmu)
 {

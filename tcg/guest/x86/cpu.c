@@ -164,6 +164,7 @@ const struct guest_ops x86_guest_ops = {
     .tb_mode = x86_tb_mode,
     .mmu_mode = x86_mmu_mode, .code_bits = x86_code_bits,
     .translate = x86_translate,
+    .branched = x86_branched,
     .tlb_fill = x86_tlb_fill,
     .deliver_exception = x86_deliver_exception,
     .take_interrupt = x86_take_interrupt,

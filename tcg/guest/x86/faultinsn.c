@@ -14,17 +14,20 @@
 #include "tcg/guest/x86/system.h"
 #include "tcg/run/softmmu.h"
 
-static bool fault_insn(struct x86_cpu *c, struct x86_insn *i)
+static bool insn_at(struct x86_cpu *c, u64 pc, struct x86_insn *i)
 {
     u8 bytes[16] = {0};
-    struct gva at;
-    vcpu_sync(&c->v);
-    if (c->exc_nest >= 0) return false;
     bool code64 = x86_code64(c);
-    at = gva(code64 ? c->v.pc : (u32)(c->seg[SEG_CS].base + c->v.pc));
+    struct gva at = gva(code64 ? pc : (u32)(c->seg[SEG_CS].base + pc));
     unsigned n = mem_fetch(&c->v, at, bytes, 15, x86_mmu(c), false);
     if (n && n < 15) n += mem_fetch(&c->v, gva(at.v + n), bytes + n, 15 - n, x86_mmu(c), false);
     return x86_decode(bytes, n, code64 ? 64 : c->seg[SEG_CS].attr & DESC_B ? 32 : 16, i) == DECODE_OK;
+}
+
+static bool fault_insn(struct x86_cpu *c, struct x86_insn *i)
+{
+    vcpu_sync(&c->v);
+    return c->exc_nest < 0 && insn_at(c, c->v.pc, i);
 }
 
 // PUSH, POP, CALL, RET, ENTER, LEAVE, PUSHF, POPF, PUSHA, POPA, IRET. LEAVE reads at RBP, the others at RSP.
@@ -34,8 +37,8 @@ static bool uses_stack(const struct x86_insn *i)
     if (i->map || i->vex) return false;
     u8 op = i->opcode;
     if (op == 0xff) return (i->modrm >> 3 & 7) == 2 || (i->modrm >> 3 & 7) == 3 || (i->modrm >> 3 & 7) == 6;
-    return (op & 0xe6) == 6 || (op >= 0x50 && op <= 0x61) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d || op == 0xc2 || op == 0xc3 || op == 0xc8 ||
-           op == 0xc9 || op == 0xca || op == 0xcb || op == 0xcf || op == 0xe8;
+    if ((op & 0xe6) == 6 || (op >= 0x50 && op <= 0x61) || op == 0x68 || op == 0x6a || op == 0x8f || op == 0x9c || op == 0x9d) return true;
+    return op == 0xc2 || op == 0xc3 || (op >= 0xc8 && op <= 0xcb) || op == 0xcf || op == 0xe8;
 }
 
 bool x86_fault_is_stack(struct x86_cpu *c)
@@ -157,4 +160,19 @@ bool x86_fault_is_x87(struct x86_cpu *c)
     if (!x87_pending(c) || !(c->cr0 & CR0_NE) || !fault_insn(c, &i)) return false;
     if (!strncmp(i.desc->name, "cvtpi2", 6)) return false;   // with a memory operand they do not wait before the access
     return (i.desc->attr & (IA_X87 | IA_MMX)) && strncmp(i.desc->name, "fn", 2);
+}
+
+// What CALL or RET has done to RSP is undone.
+void x86_branched(struct vcpu *v, u64 from)
+{
+    struct x86_cpu *c = x86(v);
+    struct x86_insn i;
+    if (!x86_bad_target(v->pc, x86_code64(c))) return;
+    if (!insn_at(c, from, &i) || i.map || i.vex) return;
+    unsigned ext = i.modrm >> 3 & 7;
+    if (i.opcode == 0xc2 || i.opcode == 0xc3) v->regs[G_RSP] -= i.opsize + (i.opcode == 0xc2 ? i.imm & 0xffff : 0);
+    else if (i.opcode == 0xff && ext == 2) v->regs[G_RSP] += i.opsize;
+    else if (i.opcode != 0xff || ext != 4) return;
+    v->pc = from;
+    x86_raise(c, EXC_GP, 0);
 }

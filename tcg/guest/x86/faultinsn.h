@@ -13,3 +13,6 @@ int x86_fault_over_end(struct x86_cpu *c, u64 lin);
 bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin);
 // True if the instruction waits for x87 errors and one is pending: #MF, before its operand is looked at (SDM 1 8.7).
 bool x86_fault_is_x87(struct x86_cpu *c);
+
+// A near branch to pc faults itself (see xlate_branch.c).
+static inline bool x86_bad_target(u64 pc, bool code64) { return code64 && (u64)((s64)(pc << 16) >> 16) != pc; }

@@ -125,6 +125,8 @@ bool x86_take_interrupt(struct vcpu *v);
 bool x86_has_work(struct vcpu *v);
 void x86_host_fault(struct vcpu *v, unsigned vector);
 void x86_cpu_reset(struct x86_cpu *c, bool init);
+// The near indirect branch at `from` went to pc: #GP at the branch if that is not canonical (faultinsn.c).
+void x86_branched(struct vcpu *v, u64 from);
 // The translation of a block (xlate.c).
 void x86_translate(struct vcpu *v, struct ir_block *b, unsigned max_insns);
 

@@ -1,18 +1,22 @@
 // Control flow. Targets of direct branches are known and chained; indirect ones go through the jump cache. The target is cut to the operand
 // size (SDM 2A JMP): 16-bit branches clear the upper half of EIP. A conditional jump is a side exit, the block goes on behind it.
 //
-// A non-canonical target of a near branch faults at its fetch, with the target as the frame's RIP, as on AMD processors; Intel's fault
-// at the branch (SDM-DIFF: both are in use, software looks at neither).
+// A near branch to what is not canonical faults itself and has done nothing (SDM 2, JMP, CALL, RET; AMD's family 19h does the same). A direct
+// target is looked at here. An indirect one is noticed when nothing is found at it (x86_branched), and what CALL or RET did to RSP is undone
+// then, so that no branch pays for it; what CALL wrote below RSP stays.
 //
 // Far transfers and interrupts are C helpers: they read descriptors, switch stacks and modes.
 #include "kernel/base/bits.h"
+#include "tcg/guest/x86/faultinsn.h"
 #include "tcg/guest/x86/helpers.h"
+#include "tcg/guest/x86/system.h"
 #include "tcg/guest/x86/xlate.h"
 
 static u64 rel_target(const struct xlate *x, const struct x86_insn *i) { return xlate_wrap(x->next_pc + (u64)i->imm, i->opsize); }
 
 // ---- conditional branches ------------------------------------------------------------------------------------------
-// Blocks in the shadow of STI / MOV SS must come back to the loop, and side exits do not. There, a helper decides and sets c->pc.
+// Blocks in the shadow of STI / MOV SS must come back to the loop, and side exits do not. There, and where the target may be a fault, a helper
+// decides and sets c->pc.
 enum { COND_CXZ = 16, COND_LOOP, COND_LOOPE, COND_LOOPNE };
 
 static bool cc_true(u64 ef, unsigned cc)
@@ -26,22 +30,18 @@ static bool cc_true(u64 ef, unsigned cc)
 static u64 branch_slowly(struct vcpu *c, u64 a, u64 b, u64 d)
 {
     unsigned cond = d & 0xff, asz = d >> 8 & 15;
-    u64 ef = x86_get_eflags(x86(c)), *rcx = &c->regs[G_RCX];
-    bool taken;
-    if (cond < COND_CXZ) {
-        taken = cc_true(ef, cond);
-    } else {
-        u64 n = bits_zext(*rcx - (cond != COND_CXZ), asz);
-        if (cond != COND_CXZ) *rcx = asz == 2 ? (*rcx & ~0xffffull) | n : n;
-        taken = cond == COND_CXZ ? n == 0 : n != 0 && (cond == COND_LOOP || !!(ef & EF_ZF) == (cond == COND_LOOPE));
-    }
+    u64 ef = x86_get_eflags(x86(c)), *rcx = &c->regs[G_RCX], n = bits_zext(*rcx - (cond > COND_CXZ), asz);
+    bool taken = cond < COND_CXZ ? cc_true(ef, cond)
+               : cond == COND_CXZ ? n == 0 : n != 0 && (cond == COND_LOOP || !!(ef & EF_ZF) == (cond == COND_LOOPE));
+    if (taken && x86_bad_target(a, x86_code64(x86(c)))) x86_raise(x86(c), EXC_GP, 0);
+    if (cond > COND_CXZ) *rcx = asz == 2 ? (*rcx & ~0xffffull) | n : n;
     c->pc = taken ? a : b;
     return 0;
 }
 
 static bool shadowed(struct xlate *x, const struct x86_insn *i, unsigned cond)
 {
-    if (!(x->mode & TBM_INHIBIT)) return false;
+    if (!(x->mode & TBM_INHIBIT) && !x86_bad_target(rel_target(x, i), x->bits == 64)) return false;
     struct ir_op *op = xlate_helper(x, branch_slowly, IR_NONE, IR_IMM, (s64)rel_target(x, i), IR_IMM, (s64)x->next_pc,
                                     (s64)(cond | (unsigned)i->addrsize << 8));
     op->fuse = FL_ALL;
@@ -102,8 +102,17 @@ static u8 indirect_target(struct xlate *x, const struct x86_insn *i)
     return xlate_get(x, i, 0);
 }
 
+// A direct branch that is a fault: translated as one.
+static bool direct_fault(struct xlate *x, const struct x86_insn *i)
+{
+    if (i->desc->opnd[0].addr != OA_J || !x86_bad_target(rel_target(x, i), x->bits == 64)) return false;
+    xlate_raise(x, EXC_GP, 0);
+    return true;
+}
+
 bool xlate_jmp(struct xlate *x, const struct x86_insn *i)
 {
+    if (direct_fault(x, i)) return true;
     if (i->desc->opnd[0].addr == OA_J) {
         if (!xlate_unroll(x, rel_target(x, i))) xlate_end_goto(x, rel_target(x, i));
     } else xlate_end_gotor(x, indirect_target(x, i));
@@ -112,6 +121,7 @@ bool xlate_jmp(struct xlate *x, const struct x86_insn *i)
 
 bool xlate_call(struct xlate *x, const struct x86_insn *i)
 {
+    if (direct_fault(x, i)) return true;
     if (i->desc->opnd[0].addr == OA_J) {
         xlate_push_imm(x, i->opsize, (u64)bits_sext(x->next_pc, i->opsize));
         xlate_end_goto(x, rel_target(x, i));
