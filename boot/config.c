@@ -133,7 +133,7 @@ static bool key_memory(struct parse *p, const char *v)
 static bool key_smp(struct parse *p, const char *v)
 {
     u64 x;
-    if (!value_number(&v, &x) || *v || x < 1 || x > 255) return false;
+    if (!value_number(&v, &x) || *v || x < 1 || x > 64) return false;
     p->e->smp = (unsigned)x;
     return true;
 }
@@ -145,9 +145,11 @@ static bool accel_option(struct config_entry *e, const char *v)
     else if (!strcmp(v, "exit=interrupt")) e->exit_poll = false;
     else if (!strcmp(v, "chain=off")) e->no_chain = true;
     else if (!strcmp(v, "chain=on")) e->no_chain = false;
+    else if (!strcmp(v, "thread=single")) e->one_core = true;
+    else if (!strcmp(v, "thread=multi")) e->one_core = false;
     else if (!strncmp(v, "tb-size=", 8)) {
         v += 8;
-        if (!value_size(&v, MIB, &x) || *v || x < MIB || x > 512 * MIB) return false;
+        if (!value_size(&v, MIB, &x) || *v || x < 3 * MIB || x > 512 * MIB) return false;
         e->tb_size = x;
     } else return false;
     return true;
@@ -210,8 +212,8 @@ static const struct key keys[] = {
     {"initrd", false, true, key_initrd, "a path on this volume, such as \\guest\\initrd (under 128 characters)"},
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
-    {"smp", false, true, key_smp, "a number of vCPUs from 1 to 255"},
-    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,tb-size=64M (1M..512M)"},
+    {"smp", false, true, key_smp, "a number of vCPUs from 1 to 64"},
+    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,thread=single ,thread=multi ,tb-size=64M (3M..512M)"},
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
@@ -316,6 +318,7 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->smp = e->smp;
     info->exit_poll = e->exit_poll;
     info->no_chain = e->no_chain;
+    info->one_core = e->one_core;
     info->no_reboot = e->no_reboot;
     info->debugcon = e->debugcon;
     info->virtio_rng = e->virtio_rng;

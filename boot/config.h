@@ -13,7 +13,7 @@ struct config_entry {
     unsigned kernel_line, initrd_line;
     u64 memory;                                 // bytes
     unsigned smp;
-    bool exit_poll, no_chain, no_reboot, debugcon;
+    bool exit_poll, no_chain, one_core, no_reboot, debugcon;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
     u32 debug_exit_base, debug_exit_size;

@@ -117,6 +117,15 @@ void core_irq_restore(bool was_off)
     if (!was_off) irqs_on(self, (u64)__builtin_return_address(0));
 }
 
+bool plat_irq_save(void) { return core_irq_save(); }
+void plat_irq_restore(bool saved) { core_irq_restore(saved); }
+
+void plat_relax(unsigned turn)
+{
+    __builtin_ia32_pause();
+    if (turn % 256 == 255) sys_call(SYS_sched_yield, 0, 0, 0, 0);
+}
+
 static void on_interrupt(int sig, siginfo_t *si, void *ucv)
 {
     (void)si;

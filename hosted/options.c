@@ -101,8 +101,7 @@ static void opt_m(struct options *o, const char *a)
 static void opt_smp(struct options *o, const char *a)
 {
     const char *v = strncmp(a, "cpus=", 5) ? a : a + 5;
-    u64 n = size_or_fail("-smp", v, 1, 1, 255, "use -smp 1");
-    if (n != 1) options_fail("-smp %s: more than one virtual CPU is not there yet; use -smp 1", a);
+    u64 n = size_or_fail("-smp", v, 1, 1, 64, "1 to 64");
     o->machine.smp = (unsigned)n;
 }
 
@@ -130,12 +129,15 @@ static void accel_item(struct options *o, const struct item *it)
     } else if (is(it, "chain")) {
         if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-accel chain='%s': use on or off", v);
         o->machine.no_chain = !strcmp(v, "off");
+    } else if (is(it, "thread")) {
+        if (strcmp(v, "single") && strcmp(v, "multi")) options_fail("-accel thread='%s': use single or multi", v);
+        o->machine.one_core = !strcmp(v, "single");
     } else if (is(it, "tb-size")) {
-        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MIB, GIB, "use 1 to 1024 (MiB)");
+        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, 3 * MIB, GIB, "use 3 to 1024 (MiB)");
     } else if (is(it, "kvm") || is(it, "hvf") || is(it, "xen")) {
         options_fail("-accel %s: Cupel translates, it uses no hypervisor; use -accel tcg", it->key);
     } else {
-        options_fail("-accel: '%s' is unknown; use tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", it->key);
+        options_fail("-accel: '%s' is unknown; use tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,thread=single|multi][,tb-size=MiB]", it->key);
     }
 }
 
@@ -207,11 +209,11 @@ static const struct option options[] = {
     {"initrd", "FILE", "its initial RAM disk", opt_initrd},
     {"append", "TEXT", "its command line", opt_append},
     {"m", "SIZE", "guest memory, in MiB or with a suffix (K M G T); default 512", opt_m},
-    {"smp", "N", "virtual CPUs (only 1 so far)", opt_smp},
+    {"smp", "N", "virtual CPUs, 1 to 64", opt_smp},
     {"nographic", NULL, "guest console on this terminal (always so)", opt_nographic},
     {"serial", "DEV", "first serial port: stdio, file:PATH, null, pty", opt_serial},
     {"no-reboot", NULL, "end instead of resetting", opt_no_reboot},
-    {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
+    {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,thread=single|multi][,tb-size=MiB]", opt_accel},
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
     {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"

@@ -13,6 +13,7 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
+#include "kernel/machine_cores.h"
 #include "kernel/plat.h"
 #include "tcg/guest/x86/start.h"
 #include "tcg/phys.h"
@@ -26,8 +27,9 @@ static struct machine {
     struct machine_config cfg;
     struct phys *phys;
     struct tcg *tcg;
-    struct vcpu *cpu;
-    struct lapic *lapic;
+    struct vcpu *cpus[VCPUS_MAX];
+    struct vcpu *cpu;             // cpus[0], which boots; the chips' wires end there
+    unsigned n_cores;
     struct ioapic *ioapic;
     struct pic *pic;
     struct irq isa[ISA_IRQS], gsi[GSIS];
@@ -40,7 +42,6 @@ static struct machine {
     struct acpi_pm *pm;
     struct virtio_console *vcon;
     u8 *ram;
-    u64 dma_lo, dma_hi;           // range that devices wrote from interrupt context; BQL
     u64 entropy;
     bool quit, stopped;
 } m;
@@ -62,33 +63,7 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-// Device writes from interrupt context (virtio-console input) find the translator in the middle of anything: the pages are noted, and the
-// vCPU drops their
-// TBs at its next exit, as a processor may go on for a moment with what it fetched before.
-static void drop_noted(struct vcpu *c UNUSED, void *arg UNUSED)
-{
-    bql_lock();
-    u64 lo = m.dma_lo, hi = m.dma_hi;
-    m.dma_lo = ~0ull;
-    m.dma_hi = 0;
-    bql_unlock();
-    if (lo < hi) (void)tb_invalidate_phys(m.tcg, gpa(lo), hi - lo, NULL);
-}
-
-static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
-{
-    if (!plat_in_interrupt()) {
-        (void)tb_invalidate_phys(m.tcg, a, len, NULL);
-        return;
-    }
-    bool code = false;
-    for (u64 p = a.v & PAGE_MASK; p < a.v + len; p += PAGE_SIZE) code |= tb_page_has_code(m.tcg, gpa(p));
-    if (!code) return;
-    bool first = m.dma_lo > m.dma_hi;
-    m.dma_lo = min_u64(m.dma_lo, a.v);
-    m.dma_hi = max_u64(m.dma_hi, a.v + len);
-    if (first) cpu_run_async(m.cpu, drop_noted, NULL);
-}
+static void code_written(void *opaque UNUSED, struct gpa a, u64 len) { (void)tb_invalidate_phys(m.tcg, a, len, NULL); }
 
 static void entropy(void *opaque UNUSED, void *buf, size_t len)
 {
@@ -100,7 +75,10 @@ static void entropy(void *opaque UNUSED, void *buf, size_t len)
     }
 }
 
-static void map_changed(void *opaque UNUSED) { vcpu_request_tlb_flush(m.cpu); }
+static void map_changed(void *opaque UNUSED)
+{
+    for (unsigned n = 0; n < m.cfg.smp; n++) vcpu_request_tlb_flush(m.cpus[n]);
+}
 
 // The virtio console, where there is one with a driver, is what the keyboard types into.
 static bool console_input(u8 byte)
@@ -135,11 +113,13 @@ static bool ram_create(char *err, size_t errlen)
 static void devices_create(u64 tsc_hz)
 {
     struct phys *p = m.phys;
-    m.lapic = lapic_new(p, m.cpu, 0);
-    lapic_set_tsc(m.lapic, tsc_hz, x86_vcpu_tsc);
     m.ioapic = ioapic_new(p);
     m.pic = pic_new(p, m.cpu);
-    lapic_set_pic(m.lapic, m.cpu, pic_ack, m.pic);
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
+        struct lapic *l = lapic_new(p, m.cpus[n], n);
+        lapic_set_tsc(l, tsc_hz, x86_vcpu_tsc);
+        if (n == 0) lapic_set_pic(l, m.cpu, pic_ack, m.pic);
+    }
     for (unsigned n = 0; n < ISA_IRQS; n++) m.isa[n] = (struct irq){isa_set, NULL, n};
     for (unsigned n = 0; n < GSIS; n++) m.gsi[n] = ioapic_pin(m.ioapic, n);
     m.pit = pit_new(p, m.isa[0]);
@@ -165,7 +145,10 @@ static bool kernel_start(char *err, size_t errlen)
     struct load_result r = {0};
     rq.rsdp = acpi_tables_build(m.phys, m.cfg.smp);
     if (!load_kernel(m.phys, &rq, &r, err, errlen)) return false;
-    x86_vcpu_reset(m.cpu);
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
+        x86_vcpu_reset(m.cpus[n]);
+        m.cpus[n]->apic_ops->reset(m.cpus[n]->apic, false);
+    }
     struct x86_start s = {.mode64 = r.mode64, .pc = r.entry, .rsi = r.rsi, .rsp = r.rsp, .cr3 = r.cr3, .gdt_base = r.gdt_base,
                           .gdt_limit = r.gdt_limit, .cs = r.cs, .ds = r.ds, .eax = r.eax, .ebx = r.ebx};
     x86_vcpu_start(m.cpu, &s);
@@ -176,7 +159,15 @@ static bool config_check(char *err, size_t errlen)
 {
     const struct machine_config *c = &m.cfg;
     if (!c->kernel.data) return fail(err, errlen, "no guest: give a kernel with -kernel (kernel in cupel.conf)");
-    if (c->smp != 1) return fail(err, errlen, "smp: more than one guest CPU is not there yet; use 1");
+    if (c->smp > VCPUS_MAX) {
+        fmt_snprintf(err, errlen, "smp: at most %d vCPUs, not %u", VCPUS_MAX, c->smp);
+        return false;
+    }
+    if (c->tb_size && c->tb_size < tcg_cache_min(c->smp)) {
+        fmt_snprintf(err, errlen, "tb-size: %u vCPUs need a code cache of at least %llu MiB", c->smp,
+                     (unsigned long long)((tcg_cache_min(c->smp) + MIB - 1) / MIB));
+        return false;
+    }
     if (c->ram_size < 16 * MIB || c->ram_size % MIB) return fail(err, errlen, "memory: at least 16 MiB, in whole MiB");
     return true;
 }
@@ -186,22 +177,23 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     static const struct plat_events events = {
         .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
-    m.dma_lo = ~0ull;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (!config_check(err, errlen)) return false;
     if (host_missing()) {
         fmt_snprintf(err, errlen, "this processor lacks %s, which translated code needs; a PC from 2014 or later has it", host_missing());
         return false;
     }
-    struct tcg_config tc = {.cache_size = cfg->tb_size ? cfg->tb_size : TB_CACHE_DEFAULT, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
+    u64 cache = cfg->tb_size ? cfg->tb_size : max_u64(TB_CACHE_DEFAULT, align_up(tcg_cache_min(m.cfg.smp), MIB));
+    struct tcg_config tc = {.cache_size = cache, .vcpus = m.cfg.smp, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
                             .max_insns = TB_MAX_INSNS};
     m.tcg = tcg_new(&tc);
     if (!m.tcg) return fail(err, errlen, "no memory for the code cache; make it smaller with -accel tcg,tb-size=MiB");
     m.phys = phys_new();
     if (!ram_create(err, errlen)) return false;
     u64 tsc_hz = read_tsc_hz();
-    m.cpu = x86_vcpu_new(m.tcg, m.phys, 0, m.cfg.smp, tsc_hz);
-    if (!m.cpu) return fail(err, errlen, "no memory for the vCPU");
+    for (unsigned n = 0; n < m.cfg.smp; n++)
+        if (!(m.cpus[n] = x86_vcpu_new(m.tcg, m.phys, n, m.cfg.smp, tsc_hz))) return fail(err, errlen, "no memory for the vCPUs");
+    m.cpu = m.cpus[0];
     clocks_init();
     plat_events_set(&events);
     bql_lock();
@@ -244,18 +236,21 @@ static void wait_while_stopped(void)
     clock_pause_vm();
     u64 since = __builtin_ia32_rdtsc();
     while (m.stopped && !m.quit) plat_idle();
-    x86_vcpu_tsc_hold(m.cpu, __builtin_ia32_rdtsc() - since);
+    u64 stood = __builtin_ia32_rdtsc() - since;
+    for (unsigned n = 0; n < m.cfg.smp; n++) x86_vcpu_tsc_hold(m.cpus[n], stood);
     clock_resume_vm();
     bql_unlock();
 }
 
 enum machine_end machine_run(int *code)
 {
+    m.n_cores = cores_start(m.cpus, m.cfg.smp, m.cfg.one_core);
     bql_lock();
     clock_resume_vm();
     bql_unlock();
     for (;;) {
-        u32 ev = vcpu_run(m.cpu);
+        cores_release();
+        u32 ev = cores_run();
         if (m.quit) return MACHINE_QUIT;
         if (ev & VCPU_EV_SHUTDOWN) {
             *code = m.cpu->shutdown_code;
@@ -287,7 +282,13 @@ void machine_cont(void) { m.stopped = false; }
 
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o)
 {
-    if (!__builtin_strcmp(what, "registers")) m.cpu->ops->dump(m.cpu, out, o);
-    else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, m.cpu, out, o);
+    if (!__builtin_strcmp(what, "registers")) {
+        for (unsigned n = 0; n < m.cfg.smp; n++) {
+            char line[32];
+            fmt_snprintf(line, sizeof line, "CPU#%u\n", n);
+            if (m.cfg.smp > 1) out(o, line);
+            m.cpus[n]->ops->dump(m.cpus[n], out, o);
+        }
+    } else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, out, o);
     else out(o, "info: registers, jit\n");
 }

@@ -8,7 +8,8 @@ struct blob { const u8 *data; u64 size; const char *name; };   // name: for mess
 
 struct machine_config {
     u64 ram_size;                 // bytes; 16 MiB..; multiple of 1 MiB
-    unsigned smp;
+    unsigned smp;                 // vCPUs, 1..64
+    bool one_core;                // accel tcg,thread=single: all of them in turns on one core
     struct blob kernel, initrd;   // kernel: bzImage or multiboot-1 ELF; data NULL: none
     const char *append;
     bool exit_poll;               // accel tcg,exit=poll; default: exit=interrupt

@@ -64,7 +64,7 @@ void kernel_main(const struct boot_info *info)
     }
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
-        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,
+        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain, .one_core = info->one_core,
         .no_reboot = info->no_reboot, .tb_size = info->tb_size,
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
         .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,

@@ -77,6 +77,10 @@ void bql_unlock_at(const char *file, int line)
 
 bool bql_held(void) { return core_self()->bql_held; }
 
+bool plat_irq_save(void) { return cpu_irq_save() & RFLAGS_IF; }
+void plat_irq_restore(bool saved) { if (saved) __asm__ volatile("sti" : : : "memory"); }
+void plat_relax(unsigned turn) { __builtin_ia32_pause(); }
+
 // ---- cores ----
 
 unsigned plat_core_count(void) { return 1; }   // the others are not started yet

@@ -43,6 +43,13 @@ void bql_unlock_at(const char *file, int line);
 // Held by this core (interrupt handlers hold it while they run callbacks)?
 bool bql_held(void);
 
+// Interrupts off on this core, without the lock: for sections so short that a spinlock of one's own guards them. Returns what plat_irq_restore
+// wants; nests. What arrived meanwhile is handled at the last restore. Any context.
+bool plat_irq_save(void);
+void plat_irq_restore(bool saved);
+// A turn of a loop that waits for another core; `turn` counts them. Hosted, it gives the processor away now and then.
+void plat_relax(unsigned turn);
+
 // ---- cores ----------------------------------------------------------------------------------------------
 unsigned plat_core_count(void);
 // This core's number, 0-based. Any context.

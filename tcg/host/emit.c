@@ -12,6 +12,8 @@
 
 #include "kernel/base/log.h"
 
+enum { GS_CMP_BYTES = 8 };     // cmp dword gs:[disp32], imm32 before its immediate
+
 struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump)
 {
     ASSERT(e->n_cold < EMIT_MAX_COLD, "cold paths of block %#llx", (unsigned long long)e->b->pc);
@@ -26,6 +28,26 @@ unsigned emit_exit_new(struct emit *e, u64 pc)
     struct tb_exit *x = &e->tb->exits[e->tb->n_exits];
     *x = (struct tb_exit){.pc = pc, .owner = e->tb, .saved = e->fl_saved, .host = e->fl_host};
     return e->tb->n_exits++;
+}
+
+// The field of `len` bytes that comes `ahead` bytes from here is patched while other vCPUs run it: it must not straddle the eight aligned
+// bytes that a processor is sure to fetch at once (AMD APM 2 7.6.1; Intel's fetch cache lines at once).
+static void patchable(struct emit *e, unsigned ahead, unsigned len)
+{
+    if (e->t->cfg.vcpus > 1)
+        while ((((u64)e->as.p + ahead) & 7) + len > 8) as_u8(&e->as, 0x90);
+}
+
+static u8 *patchable_jmp(struct emit *e)
+{
+    patchable(e, 1, 4);
+    return as_jmp(&e->as, NULL);
+}
+
+static u8 *patchable_jcc(struct emit *e, unsigned cc)
+{
+    patchable(e, 2, 4);
+    return as_jcc(&e->as, cc, NULL);
 }
 
 static u8 *stub_rw(const struct emit *e, const u8 *rx) { return (u8 *)rx - (e->t->rx - e->t->rw); }
@@ -49,6 +71,7 @@ static void emit_jump_cache(struct emit *e, unsigned n)
         as_mov_rr32(as, H_R13, H_R12);
         as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
         as_alu_rm(as, 7, 8, H_R12, rm_gs_idx(H_R13, 3, jc));
+        patchable(e, 0, 2);
         u8 *miss = as_jcc(as, CC_NE, NULL);
         e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
         e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
@@ -70,6 +93,7 @@ static u32 emit_compare_signature(struct emit *e, u64 va)
 {
     struct as *as = &e->as;
     s32 sig = ENV(xsig) + (s32)(e->b->mmu * sizeof(u32) * XTLB_SIZE + xtlb_index(va) * sizeof(u32));
+    patchable(e, GS_CMP_BYTES, 4);
     as_op(as, (struct enc){.opcode = 0x81}, 7, rm_gs(sig));          // cmp dword, imm32: no page has this signature yet
     u32 off = emit_off(e, as->p);
     as_u32(as, 0xffffffff);
@@ -87,7 +111,7 @@ static void exit_guarded(struct emit *e, unsigned n, bool saved)
     x->host = false;
     x->sig = emit_compare_signature(e, x->pc + e->b->cs_base);
     u8 *miss = as_jcc(as, CC_NE, NULL);
-    x->rel = emit_off(e, as_jmp(as, NULL));
+    x->rel = emit_off(e, patchable_jmp(e));
     as_patch(e->start + x->rel, as->p);
     as_patch(miss, as->p);
     emit_way_out(e, n, true);
@@ -101,7 +125,7 @@ static void op_goto(struct emit *e, const struct ir_op *o)
         return;
     }
     e->tb->exits[n].kind = EXIT_CHAIN;
-    u8 *rel = as_jmp(&e->as, NULL);
+    u8 *rel = patchable_jmp(e);
     e->tb->exits[n].rel = emit_off(e, rel);
     emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
 }
@@ -117,7 +141,7 @@ static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
 static void op_br(struct emit *e, const struct ir_op *o)
 {
     emit_flags_need(e);
-    side_exit(e, o, as_jcc(&e->as, o->cc, NULL));
+    side_exit(e, o, patchable_jcc(e, o->cc));
 }
 
 // JRCXZ reaches 127 bytes and knows no 16-bit CX in 64-bit mode.
@@ -128,8 +152,9 @@ static void op_brcxz(struct emit *e, const struct ir_op *o)
         as_mov_rr(as, H_R12, H_RCX);
         as_op(as, (struct enc){.map = 1, .opcode = 0xb7}, H_RCX, rm_reg(H_RCX));
     }
-    if (o->size == 4) as_u8(as, 0x67);
     unsigned fix = o->size == 2 ? 3 : 0;       // bytes of mov rcx, r12
+    patchable(e, (o->size == 4) + 2 + fix + 2 + fix + 1, 4);   // the jump's at the end: no room for padding there
+    if (o->size == 4) as_u8(as, 0x67);
     as_u8(as, 0xe3);
     as_u8(as, (u8)(2 + fix));
     if (fix) as_mov_rr(as, H_RCX, H_R12);
@@ -291,9 +316,9 @@ static void emit_one(struct emit *e, const struct ir_op *o)
     emit_op_end(e, o);
 }
 
-static void *keep(struct tcg *t, const void *src, u64 bytes)
+static void *keep(struct emit *e, const void *src, u64 bytes)
 {
-    void *p = tcg_arena_alloc(t, bytes);
+    void *p = tcg_arena_alloc(e->c, bytes);
     __builtin_memcpy(p, src, bytes);
     return p;
 }
@@ -303,11 +328,11 @@ static void emit_finish(struct emit *e)
     struct tb *tb = e->tb;
     tb->n_marks = (u16)e->n_marks;
     tb->n_recipes = (u16)e->n_recipes;
-    tb->marks = keep(e->t, e->marks, e->n_marks * sizeof(e->marks[0]));
-    tb->recipes = keep(e->t, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
-    tb->insn_off = keep(e->t, e->insn_off, tb->n_insns * sizeof(u16));
+    tb->marks = keep(e, e->marks, e->n_marks * sizeof(e->marks[0]));
+    tb->recipes = keep(e, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
+    tb->insn_off = keep(e, e->insn_off, tb->n_insns * sizeof(u16));
     tb->code_size = emit_off(e, e->as.p);
-    e->t->used = align_up(e->t->used + tb->code_size, 16);
+    e->c->tr->used = align_up(e->c->tr->used + tb->code_size, 16);
 }
 
 static unsigned count_exits(const struct ir_block *b)
@@ -317,10 +342,13 @@ static unsigned count_exits(const struct ir_block *b)
     return n;
 }
 
-void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
+void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
 {
-    struct emit *e = t->emit;
-    e->as = (struct as){.p = t->rw + t->used, .end = t->rw + t->size};
+    struct tcg *t = c->tcg;
+    struct translator *tr = c->tr;
+    struct emit *e = tr->emit;
+    e->as = (struct as){.p = t->rw + tr->used, .end = t->rw + tr->end};
+    e->c = c;
     e->t = t;
     e->b = b;
     e->tb = tb;
@@ -330,8 +358,8 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     e->busy = 0;
     e->insn = 0;
     for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
-    tb->code = t->rx + t->used;
-    tb->exits = tcg_arena_alloc(t, count_exits(b) * sizeof *tb->exits);
+    tb->code = t->rx + tr->used;
+    tb->exits = tcg_arena_alloc(c, count_exits(b) * sizeof *tb->exits);
     emit_temps_plan(e);
     emit_groups_plan(e);
     e->group = NULL;
@@ -350,8 +378,8 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     }
     tb->hot_size = emit_off(e, e->as.p);
     tb->host_insns = e->as.insns;
-    t->n_host_insns += e->as.insns;
-    t->n_guest_insns += b->n_insns;
+    tr->n_host_insns += e->as.insns;
+    tr->n_guest_insns += b->n_insns;
     emit_cold_all(e);
     emit_entry_cold(e);
     ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);

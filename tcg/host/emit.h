@@ -36,6 +36,7 @@ struct group {
 
 struct emit {
     struct as as;
+    struct vcpu *c;           // who translates
     struct tcg *t;
     struct ir_block *b;
     struct tb *tb;

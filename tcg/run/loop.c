@@ -23,19 +23,22 @@ enum { MAX_CORES = 256 };
 // Which vCPU a core runs: the one piece of per-core data of this layer. Written by the core itself.
 static struct vcpu *current[MAX_CORES];
 
+struct vcpu *vcpu_on_core(unsigned id) { return __atomic_load_n(&current[id], __ATOMIC_SEQ_CST); }
 struct vcpu *vcpu_current(void) { return current[plat_core_id()]; }
 bool cpu_is_self(struct vcpu *c) { return !plat_in_interrupt() && vcpu_current() == c; }
 unsigned vcpu_index(const struct vcpu *c) { return c->index; }
 
-void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index)
+bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index)
 {
     c->self = c;
     c->tcg = t;
     c->phys = p;
     c->ops = ops;
     c->index = index;
+    c->parked = 1;
+    c->store_page[0] = c->store_page[1] = ~0ull;
     tlb_flush(c);
-    tcg_add_vcpu(t, c);
+    return tcg_add_vcpu(t, c);
 }
 
 // ---- catch and leave ----------------------------------------------------------------------------------------------------------
@@ -60,6 +63,7 @@ void vcpu_leave(struct vcpu *c)
     c->in_guest = 0;
     c->helper_ra = 0;
     c->last_tb = NULL;
+    c->tr->claiming = false;
     __asm__ volatile("mov %0, %%rsp\n\tjmp tcg_catch_out" : : "r"(c->host_rsp) : "memory");
     __builtin_unreachable();
 }
@@ -81,9 +85,15 @@ void vcpu_fpu_release(struct vcpu *c)
 
 // ---- mailboxes ----------------------------------------------------------------------------------------------------------------
 
+// A vCPU that does not run, because others have its core at the moment, gets it: the running one is asked to yield.
 void vcpu_kick(struct vcpu *c)
 {
     __atomic_store_n(&c->exit_request, 1, __ATOMIC_SEQ_CST);
+    struct vcpu *running = c->shares_core ? __atomic_load_n(&current[c->core], __ATOMIC_SEQ_CST) : c;
+    if (running && running != c) {
+        __atomic_or_fetch(&running->posted_events, VCPU_EV_YIELD, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&running->exit_request, 1, __ATOMIC_SEQ_CST);
+    }
     if (c->core != plat_core_id()) plat_core_kick(c->core);
 }
 
@@ -125,6 +135,7 @@ void vcpu_request_shutdown(struct vcpu *c, int code)
 }
 
 void vcpu_request_stop(struct vcpu *c) { post_event(c, VCPU_EV_STOP); }
+void vcpu_request_yield(struct vcpu *c) { post_event(c, VCPU_EV_YIELD); }
 void vcpu_request_tlb_flush(struct vcpu *c) { post_event(c, VCPU_EV_TLB_FLUSH); }
 
 void cpu_run_async(struct vcpu *c, void (*fn)(struct vcpu *c, void *arg), void *arg)
@@ -169,13 +180,13 @@ static void fold_posted(struct vcpu *c)
 static void look_at_mail(struct vcpu *c)
 {
     __atomic_store_n(&c->exit_request, 0, __ATOMIC_SEQ_CST);
-    u32 mine = VCPU_EV_ASYNC | VCPU_EV_TLB_FLUSH | VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP;
+    u32 mine = VCPU_EV_ASYNC | VCPU_EV_TLB_FLUSH | VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP | VCPU_EV_YIELD;
     u32 ev = __atomic_fetch_and(&c->posted_events, ~mine, __ATOMIC_SEQ_CST);
     if (ev & VCPU_EV_ASYNC) run_async(c);
     if (ev & VCPU_EV_TLB_FLUSH) tlb_flush(c);
     fold_posted(c);
     c->irq_look = true;
-    c->run_result |= ev & (VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP);
+    c->run_result |= ev & (VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP | VCPU_EV_YIELD);
 }
 
 // ---- interrupt context -----------------------------------------------------------------------------------------------------------
@@ -191,13 +202,11 @@ u64 vcpu_interrupted(u64 rip)
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) return rip;
     if (rip >= (u64)s->enter_check && rip < (u64)s->enter_end) return (u64)s->enter_abort;
     if (t->cfg.exit_poll) return rip;
-    bool bridge = rip >= (u64)t->rx && rip < (u64)s->end;
-    struct tb *tb = bridge ? tb_by_host(t, c->helper_ra - 1) : hit;
-    if (!tb) return rip;
-    if (!bridge)
-        for (unsigned n = 0; n < tb->n_ind; n++)
-            if (rip == (u64)tb->code + tb->ind[n].jmp) return (u64)tb->code + tb->ind[n].miss;
-    tb_unlink(t, tb);
+    for (unsigned n = 0; hit && n < hit->n_ind; n++)
+        if (rip == (u64)hit->code + hit->ind[n].jmp) return (u64)hit->code + hit->ind[n].miss;
+    // In a bridge or in C: the TB that it leads back to. (If helper_ra is an old one, C has not begun, and the bridge looks afterwards.)
+    struct tb *tb = hit ? hit : c->helper_ra ? tb_by_host(t, c->helper_ra - 1) : NULL;
+    if (tb) tb_unlink(c, tb);
     return rip;
 }
 
@@ -224,7 +233,7 @@ void vcpu_helper_done(struct vcpu *c)
 {
     if (c->exit_request && !c->tcg->cfg.exit_poll) {
         struct tb *tb = tb_by_host(c->tcg, c->helper_ra - 1);
-        if (tb) tb_unlink(c->tcg, tb);
+        if (tb) tb_unlink(c, tb);
     }
     if (!c->fpu_loaded) c->ops->fpu_load(c);
 }
@@ -233,9 +242,15 @@ void vcpu_helper_done(struct vcpu *c)
 
 static void idle(struct vcpu *c)
 {
+    if (c->shares_core) {
+        c->run_result |= VCPU_EV_HALT;
+        return;
+    }
+    vcpu_park(c);
     bql_lock();
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) plat_idle();
     bql_unlock();
+    vcpu_unpark(c);
 }
 
 static void trace_text(void *o UNUSED, const char *s) { trace_write("%s", s); }
@@ -256,14 +271,14 @@ static void execute(struct vcpu *c)
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
     c->n_exits++;
-    if (tcg_dice(t, 64)) vcpu_kick(c);
+    if (tcg_dice(c, 64)) vcpu_kick(c);
     if (!c->fpu_loaded) c->ops->fpu_load(c);
     t->stubs.enter(tb->code + tb->entry_saved);
     if (limits_c_uses_fpu()) vcpu_fpu_release(c);
     c->helper_ra = 0;
+    if (c->n_unlinked) tb_relink(c);
     from = c->last_tb;
     if (!from) return;
-    if (from->unlinked && !from->invalid) tb_relink(t, from);
     const struct tb_exit *x = &from->exits[c->last_exit];
     c->n_exit_kind[x->kind]++;
     if (x->kind <= EXIT_PC) c->pc = x->pc;
@@ -283,6 +298,8 @@ static void fault_noted(struct vcpu *c)
 static void rounds(struct vcpu *c)
 {
     for (;;) {
+        exclusive_end(c);
+        if (c->n_unlinked) tb_relink(c);
         if (c->fault_rip) fault_noted(c);
         if (c->exc_pending) {
             c->last_tb = NULL;
@@ -290,6 +307,7 @@ static void rounds(struct vcpu *c)
         }
         if (__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) look_at_mail(c);
         if (c->run_result) return;
+        vcpu_pass(c);
         if (c->irq_look) {
             c->irq_look = false;
             if (c->ops->take_interrupt(c)) c->last_tb = NULL;
@@ -301,6 +319,8 @@ static void rounds(struct vcpu *c)
             if (c->ops->has_work(c)) c->halted = false;
             continue;
         }
+        if (c->alone) exclusive_begin(c);
+        c->alone = false;
         execute(c);
     }
 }
@@ -308,13 +328,16 @@ static void rounds(struct vcpu *c)
 u32 vcpu_run(struct vcpu *c)
 {
     c->core = plat_core_id();
-    current[c->core] = c;
+    __atomic_store_n(&current[c->core], c, __ATOMIC_SEQ_CST);
     plat_bind_vcpu(c);
+    vcpu_unpark(c);
     c->run_result = 0;
     c->irq_look = true;
     while (!c->run_result) tcg_catch(c, rounds);
+    exclusive_end(c);
     vcpu_fpu_release(c);
+    vcpu_park(c);
     u32 r = c->run_result;
-    current[c->core] = NULL;
+    __atomic_store_n(&current[c->core], NULL, __ATOMIC_SEQ_CST);
     return r;
 }

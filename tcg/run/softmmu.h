@@ -18,6 +18,7 @@ u8 *mem_probe(struct vcpu *c, struct gva a, u64 len, enum access acc, unsigned m
 unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsigned mmu, bool raise);
 // Guest-physical address of the code byte at a (for TB keys); raises the fetch fault.
 struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu);
+bool mem_code_find(struct vcpu *c, struct gva a, unsigned mmu, struct gpa *out);   // the same; false instead of the fault
 
 void tlb_flush(struct vcpu *c);                         // all modes, and the jump cache
 void tlb_flush_local(struct vcpu *c);                   // the same, but global translations stay

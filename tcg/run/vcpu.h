@@ -13,10 +13,13 @@
 struct tb;
 struct ir_block;
 struct tcg;   // the translator's shared state: TB cache, code cache (tcg/run/tcg.h)
+struct translator;
 
 enum {
     VCPU_NREGS = 32,
     VCPU_NTEMPS = 16,
+    VCPUS_MAX = 64,
+    UNLINKED_MAX = 4,
     MMU_MODES = 3,        // x86: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC (SMAP open)
     TLB_SIZE = 1 << TLB_BITS,
     JC_NONE = 0xff,
@@ -95,9 +98,12 @@ struct vcpu {
     bool halted;
     bool fpu_loaded;                   // the guest's vector/x87 state is in the host's registers
     bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
+    bool alone;                        // run the next TB with all other vCPUs parked
+    bool shares_core;                  // others run on this core in turns: vcpu_run returns on HLT. Constant
 
     const struct guest_ops *ops;
     struct tcg *tcg;
+    struct translator *tr;
     struct phys *phys;
     unsigned index;
     unsigned core;                     // plat_core_id of the core that runs it
@@ -110,6 +116,13 @@ struct vcpu {
     int shutdown_code;                 // of VCPU_EV_SHUTDOWN
     struct { void (*fn)(struct vcpu *, void *); void *arg; } async_q[64];
     u32 async_head, async_tail;
+
+    // ---- atomics: owner writes, others read (tcg/run/park.c) ----
+    u32 seen;                          // tcg.epoch at the last turn of the loop
+    u32 parked;                        // does nothing
+    u64 store_page[2];                 // guest-physical pages (address >> 12) with code that a store may be on its way to; ~0 none
+    struct tb *unlinked[UNLINKED_MAX]; // TBs whose chaining this vCPU took back; tb_lock
+    unsigned n_unlinked;
 
     const struct apic_ops *apic_ops;
     void *apic;
@@ -137,19 +150,24 @@ struct vcpu {
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,
-       VCPU_EV_RESET = 32, VCPU_EV_SHUTDOWN = 64, VCPU_EV_STOP = 128 };
+       VCPU_EV_RESET = 32, VCPU_EV_SHUTDOWN = 64, VCPU_EV_STOP = 128,
+       VCPU_EV_YIELD = 256,            // another vCPU of this core wants it
+       VCPU_EV_HALT = 512 };           // (only as a result of vcpu_run) nothing to do, and others share the core
 
-// Allocates the generic part's contents; `size` is that of the embedding struct.
-void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index);
+// Makes c known to the translator. False: no memory for its translator. Before any vCPU runs.
+bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index) MUST_CHECK;
 // Runs c on this core until shutdown or reset is requested (VCPU_EV_*); returns the event. BQL not held.
 u32 vcpu_run(struct vcpu *c);
+// The vCPU that runs on core `id` at the moment, or NULL. Any context.
+struct vcpu *vcpu_on_core(unsigned id);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that
 // called (its start). No-op outside of helpers. All exception raising goes through it.
 void vcpu_sync(struct vcpu *c);
-// Makes vcpu_run return VCPU_EV_STOP; makes c flush its TLB at its next exit. Any context.
+// Makes vcpu_run return VCPU_EV_STOP (VCPU_EV_YIELD); makes c flush its TLB at its next exit. Any context.
 void vcpu_request_stop(struct vcpu *c);
+void vcpu_request_yield(struct vcpu *c);
 void vcpu_request_tlb_flush(struct vcpu *c);
 // Guest vector/x87 state out of the host's registers, because libc or another guest is to run. Own core. Cheap when already out.
 void vcpu_fpu_release(struct vcpu *c);

@@ -144,7 +144,7 @@ static void make_machine(void)
     t.tcg = tcg_new(&cfg);
     t.cpu = plat_pages_alloc(sizeof *t.cpu);
     if (!t.tcg || !t.cpu) fail("no memory for the translator");
-    vcpu_init(&t.cpu->v, t.tcg, t.phys, &x86_guest_ops, 0);
+    if (!vcpu_init(&t.cpu->v, t.tcg, t.phys, &x86_guest_ops, 0)) fail("no memory for the vCPU");
     vcpu_set_apic(&t.cpu->v, &apic, NULL);
     plat_bind_vcpu(&t.cpu->v);
     x86_guest_ops.reset(&t.cpu->v);

@@ -13,8 +13,7 @@ struct vcpu *x86_vcpu_new(struct tcg *t, struct phys *p, unsigned index, unsigne
     if (!c) return NULL;
     c->cpus = cpus;
     c->tsc_hz = tsc_hz;
-    vcpu_init(&c->v, t, p, &x86_guest_ops, index);
-    return &c->v;
+    return vcpu_init(&c->v, t, p, &x86_guest_ops, index) ? &c->v : NULL;
 }
 
 void x86_vcpu_reset(struct vcpu *c) { c->ops->reset(c); }
