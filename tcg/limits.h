@@ -14,9 +14,9 @@
 #endif
 
 enum {
-    TLB_BITS         = LIMIT(8, 2),         // softmmu TLB: entries per mmu mode, for reading and for writing
-    XTLB_BITS        = LIMIT(9, 3),         // instruction-fetch TLB: entries per mmu mode
-    JC_BITS          = LIMIT(12, 3),        // jump cache: entries per class
+    TLB_BITS         = LIMIT(12, 2),         // softmmu TLB: entries per mmu mode, for reading and for writing
+    XTLB_BITS        = LIMIT(11, 3),         // instruction-fetch TLB: entries per mmu mode
+    JC_BITS          = LIMIT(14, 3),        // jump cache: entries per class
     JC_CLASSES       = LIMIT(8, 2),         // jump-cache classes: one per TB mode in use; modes beyond do without
     TB_HASH_BITS     = LIMIT(15, 8),        // chains of TBs by physical address
     SIG_HASH_BITS    = LIMIT(16, 5),        // code signatures remembered

@@ -6,8 +6,8 @@
 //
 // Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation
 // cannot change under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether
-// the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, of which a TLB flush takes what
-// it must.
+// the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, and the TB they find looks at that itself, at
+// a third entry: so TLB flushes leave the jump cache alone.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
@@ -68,7 +68,8 @@ static void emit_jump_cache(struct emit *e, unsigned n)
     struct as *as = &e->as;
     if (e->tb->jc_class != JC_NONE) {
         s32 jc = env_jc(e->tb->jc_class);
-        as_mov_rr32(as, H_R13, H_R12);
+        as_rorx(as, H_R13, H_R12, JC_BITS);                                     // jc_index
+        as_op(as, (struct enc){.opcode = 0x33}, H_R13, rm_reg(H_R12));            // xor
         as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
         as_alu_rm(as, 7, 8, H_R12, rm_gs_idx(H_R13, 3, jc));
         patchable(e, 0, 2);
@@ -288,12 +289,27 @@ static void emit_entry(struct emit *e)
     else tb->entry_saved = ~0u;                      // made with the cold code
 }
 
-static void emit_entry_cold(struct emit *e)
+// For who comes by the jump cache, which knows only the guest pc: is the page mapped as it was?
+static void emit_entry_checked(struct emit *e)
 {
-    if (e->tb->entry_saved != ~0u) return;
-    e->tb->entry_saved = emit_off(e, e->as.p);
-    host_flags_restore(&e->as, H_R12);
-    as_jmp(&e->as, e->start);
+    struct tb *tb = e->tb;
+    tb->entry_checked = emit_off(e, e->as.p);
+    tb->first_sig = emit_compare_signature(e, tb->pc + tb->cs_base);
+    as_jcc(&e->as, CC_E, e->start + tb->entry_saved);
+    unsigned n = emit_exit_new(e, tb->pc);
+    tb->exits[n].kind = EXIT_PC;
+    emit_way_out(e, n, true);
+}
+
+static void emit_entries_cold(struct emit *e)
+{
+    struct tb *tb = e->tb;
+    if (tb->entry_saved == ~0u) {
+        tb->entry_saved = emit_off(e, e->as.p);
+        host_flags_restore(&e->as, H_R12);
+        as_jmp(&e->as, e->start);
+    }
+    if (tb->jc_class != JC_NONE) emit_entry_checked(e);
 }
 
 // ---- the block ---------------------------------------------------------------------------------------------------------
@@ -337,7 +353,7 @@ static void emit_finish(struct emit *e)
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 2;                                    // the checks at the entry
+    unsigned n = 3;                                    // the checks at the entries
     for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
     return n;
 }
@@ -381,7 +397,7 @@ void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
     tr->n_host_insns += e->as.insns;
     tr->n_guest_insns += b->n_insns;
     emit_cold_all(e);
-    emit_entry_cold(e);
+    emit_entries_cold(e);
     ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);
     emit_finish(e);
 }

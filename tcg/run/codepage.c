@@ -91,8 +91,8 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
         bool irqs = tb_lock(t), mine = p->state == CODE_PAGE_NONE;
         if (mine) {
             __atomic_store_n(&p->state, CODE_PAGE_NEW, __ATOMIC_SEQ_CST);
+            __atomic_add_fetch(&t->n_claims, 1, __ATOMIC_SEQ_CST);   // before the TLBs are looked through (addrspace.c)
             leave_write_tlbs(t, page);
-            t->n_claims++;
         }
         tb_unlock(t, irqs);
         if (!mine) continue;

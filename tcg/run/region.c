@@ -48,6 +48,14 @@ struct tcg *tcg_new(const struct tcg_config *cfg)
     return regions_make(t) ? t : NULL;
 }
 
+static void jc_flush(struct vcpu *c)
+{
+    for (unsigned k = 0; k < JC_CLASSES; k++) {
+        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
+        c->jc[k].pc[0] = jc_empty_pc(0);
+    }
+}
+
 bool tcg_add_vcpu(struct tcg *t, struct vcpu *c)
 {
     ASSERT(t->n_vcpus < ARRAY_SIZE(t->vcpus), "vCPU %u", t->n_vcpus);
@@ -56,9 +64,11 @@ bool tcg_add_vcpu(struct tcg *t, struct vcpu *c)
     tr->block = plat_pages_alloc(sizeof(struct ir_block));
     tr->emit = plat_pages_alloc(host_emit_size());
     tr->dice = t->n_vcpus;
+    jc_flush(c);
     c->tr = tr;
+    c->as_sets = as_sets_new();
     t->vcpus[t->n_vcpus++] = c;
-    return tr->block && tr->emit;
+    return tr->block && tr->emit && c->as_sets;
 }
 
 void *tcg_arena_alloc(struct vcpu *c, u64 size)
@@ -120,6 +130,7 @@ static void flush_alone(struct tcg *t)
     for (unsigned v = 0; v < t->n_vcpus; v++) {
         struct vcpu *c = t->vcpus[v];
         tlb_flush(c);
+        jc_flush(c);
         c->last_tb = NULL;
         c->n_unlinked = 0;
         c->tr->region = NULL;

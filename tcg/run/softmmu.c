@@ -30,14 +30,9 @@ void tlb_flush(struct vcpu *c)
     memset(c->tlb, 0, sizeof c->tlb);
     memset(c->xsig, 0, sizeof c->xsig);
     for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
-    for (unsigned k = 0; k < JC_CLASSES; k++) {
-        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
-        c->jc[k].pc[0] = jc_empty_pc(0);
-    }
     memset(c->tlb_local, 0, sizeof c->tlb_local);
-    memset(c->jc_local, 0, sizeof c->jc_local);
     memset(c->xsig_local, 0, sizeof c->xsig_local);
-    c->jc_untracked = false;
+    if (c->as_sets) tlb_forget_all(c);
     big_forget(c);
 }
 
@@ -53,14 +48,6 @@ void tlb_flush_local(struct vcpu *c)
         for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], BITMAP_WORDS(TLB_SIZE)) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
         FOR_BITS(i, c->xsig_local[m], BITMAP_WORDS(XTLB_SIZE)) c->xsig[m][i] = 0;
     }
-    for (unsigned k = 0; k < JC_CLASSES; k++) FOR_BITS(i, c->jc_local[k], BITMAP_WORDS(JC_SIZE)) c->jc[k].pc[i] = jc_empty_pc(i);
-}
-
-static void jc_forget_page(struct vcpu *c, u64 va)
-{
-    for (unsigned k = 0; k < c->tcg->n_classes; k++)
-        for (unsigned i = 0; i < JC_SIZE; i++)
-            if (((c->jc[k].pc[i] + c->tcg->class_base[k]) ^ va) < PAGE_SIZE) c->jc[k].pc[i] = jc_empty_pc(i);
 }
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
@@ -72,14 +59,10 @@ void tlb_flush_page(struct vcpu *c, struct gva a)
         return;
     }
     unsigned i = tlb_index(va), x = xtlb_index(va);
-    bool code = c->jc_untracked;
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
-        if (!c->xsig[m][x] || c->xtlb[m][x].va != va) continue;
-        c->xsig[m][x] = 0;
-        code = true;
+        if (c->xtlb[m][x].va == va) c->xsig[m][x] = 0;
     }
-    if (code) jc_forget_page(c, va);
 }
 
 static void bit_put(u64 *words, unsigned i, bool on)
@@ -120,7 +103,6 @@ static void tlb_put_write(struct vcpu *c, u64 va, unsigned mmu, const struct pag
 static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill *f)
 {
     unsigned i = xtlb_index(va);
-    if (c->xsig[mmu][i]) c->jc_untracked = true;
     c->xtlb[mmu][i].va = va & PAGE_MASK;
     c->xtlb[mmu][i].page = f->page.v;
     c->xsig[mmu][i] = tcg_code_signature(c->tcg, va & PAGE_MASK, f->page.v, mmu);

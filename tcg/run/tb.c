@@ -189,12 +189,12 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     return tb;
 }
 
-// The number of the second page's mapping, which the entry compares. It never changes but for a new number of the same mapping.
-static void second_sign(struct vcpu *c, struct tb *tb)
+// The number of a mapping of tb's, which an entry compares. It never changes but for a new number of the same mapping.
+static void sign(struct vcpu *c, struct tb *tb, u32 off, u64 va)
 {
-    if (!tb->second_sig) return;
-    u32 sig = c->xsig[c->ops->mmu_mode(c, tb->mode)][xtlb_index(((tb->pc + tb->cs_base) & PAGE_MASK) + PAGE_SIZE)];
-    if (sig) __atomic_store_n((u32_any *)tb_rw(c->tcg, tb->code + tb->second_sig), sig, __ATOMIC_RELEASE);   // 0: just flushed
+    u32 sig = c->xsig[c->ops->mmu_mode(c, tb->mode)][xtlb_index(va)];
+    u32_any *at = (u32_any *)tb_rw(c->tcg, tb->code + off);
+    if (off && sig && *at != sig) __atomic_store_n(at, sig, __ATOMIC_RELEASE);   // 0: just flushed
 }
 
 // Makes tb known to all, or finds that somebody was faster, or (NULL) that the guest's code was written meanwhile.
@@ -233,13 +233,10 @@ static struct tb *tb_new(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
 static void jc_put(struct vcpu *c, const struct tb *tb)
 {
     struct jump_cache *jc = &c->jc[tb->jc_class];
-    unsigned i = jc_index(tb->pc), m = c->ops->mmu_mode(c, tb->mode), x = xtlb_index(tb->pc + tb->cs_base);
-    jc->host[i] = tb->code + tb->entry_saved;
+    unsigned i = jc_index(tb->pc);
+    jc->host[i] = tb->code + tb->entry_checked;
     __atomic_store_n(&jc->pc[i], tb->pc, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
-    u64 bit = 1ull << (i & 63);
-    if (c->xsig_local[m][x / 64] >> (x & 63) & 1) c->jc_local[tb->jc_class][i / 64] |= bit;
-    else c->jc_local[tb->jc_class][i / 64] &= ~bit;
 }
 
 struct tb *tb_get(struct vcpu *c)
@@ -262,7 +259,8 @@ struct tb *tb_get(struct vcpu *c)
         tb = NULL;
     }
     if (!tb) tb = tb_new(c, pa, cs_base, mode);
-    second_sign(c, tb);
+    sign(c, tb, tb->second_sig, ((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE);
+    sign(c, tb, tb->first_sig, c->pc + cs_base);
     if (tb->jc_class != JC_NONE && !t->cfg.no_chain) jc_put(c, tb);
     return tb;
 }

@@ -64,6 +64,8 @@ struct tb {
     u8 *code;             // executable address
     u32 code_size, hot_size;
     u32 entry_host, entry_saved;
+    u32 entry_checked;    // as entry_saved, for the jump cache: compares the page's code signature first
+    u32 first_sig;        // its offset (imm32)
     u32 second_sig;       // TB of two pages: offset of the second's signature (imm32), which the entry compares; 0: no such check
     u8 jc_class;
     bool invalid;
@@ -206,6 +208,9 @@ void tb_pages_reset(struct tcg *t);
 void tb_page_claim(struct vcpu *c, u64 page);
 // True if nothing was written to the pages that c claimed. tb_lock held.
 bool tb_claims_hold(struct vcpu *c);
+
+// ---- addrspace.c ----
+struct as_sets *as_sets_new(void);                     // NULL: no memory
 
 // ---- region.c ----
 void region_need(struct vcpu *c);                      // makes room for one more TB in c's region; may empty the whole cache

@@ -39,9 +39,9 @@ static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE 
 
 // The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so
 // that a near branch, which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at
-// another index.
+// another index. What an entry leads to compares the page's signature, so the mapping may change without anybody looking here.
 struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
-static inline unsigned jc_index(u64 pc) { return pc & (JC_SIZE - 1); }
+static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)pc >> JC_BITS) & (JC_SIZE - 1); }
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
@@ -104,6 +104,7 @@ struct vcpu {
     const struct guest_ops *ops;
     struct tcg *tcg;
     struct translator *tr;
+    struct as_sets *as_sets;           // addrspace.c
     struct phys *phys;
     unsigned index;
     unsigned core;                     // plat_core_id of the core that runs it
@@ -136,7 +137,6 @@ struct vcpu {
     bool irq_look;                     // something may have made an interrupt deliverable
     u32 run_result;                    // VCPU_EV_* that ends vcpu_run
     struct { u64 va, page; } xtlb[MMU_MODES][XTLB_SIZE];    // linear page -> guest-physical page; valid where xsig is not 0
-    bool jc_untracked;                 // some jump-cache entry may lie in a page that xtlb has forgotten
     struct { u64 lo, hi; } big[2];     // interval of linear addresses covered by large pages, lower and upper half; lo > hi: none
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
@@ -146,7 +146,7 @@ struct vcpu {
     // [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
     // Which entries a flush of non-global translations drops.
-    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], jc_local[JC_CLASSES][BITMAP_WORDS(JC_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
+    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,
