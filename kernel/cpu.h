@@ -66,6 +66,14 @@ static inline u64 cpu_rdtsc(void)
     return (u64)hi << 32 | lo;
 }
 
+static inline u64 cpu_xgetbv(u32 r)
+{
+    u32 lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(r));
+    return (u64)hi << 32 | lo;
+}
+static inline void cpu_xsetbv(u32 r, u64 v) { __asm__ volatile("xsetbv" : : "c"(r), "a"((u32)v), "d"((u32)(v >> 32)) : "memory"); }
+
 static inline u64 cpu_cr0(void) { u64 v; __asm__ volatile("mov %%cr0, %0" : "=r"(v)); return v; }
 static inline u64 cpu_cr2(void) { u64 v; __asm__ volatile("mov %%cr2, %0" : "=r"(v)); return v; }
 static inline u64 cpu_cr3(void) { u64 v; __asm__ volatile("mov %%cr3, %0" : "=r"(v)); return v; }
@@ -101,3 +109,16 @@ static inline void ticket_lock(struct ticket_lock *l)
     while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != me) cpu_pause();
 }
 static inline void ticket_unlock(struct ticket_lock *l) { __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE); }
+
+// The same with interrupts off while it is held: for what interrupt handlers use too. Returns what ticket_unlock_irq wants back.
+static inline u64 ticket_lock_irq(struct ticket_lock *l)
+{
+    u64 flags = cpu_irq_save();
+    ticket_lock(l);
+    return flags;
+}
+static inline void ticket_unlock_irq(struct ticket_lock *l, u64 flags)
+{
+    ticket_unlock(l);
+    cpu_irq_restore(flags);
+}

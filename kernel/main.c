@@ -1,5 +1,6 @@
 // The kernel's life: bring-up, the guest machine, the end. Each line of the bring-up relies on those above it.
 #include "kernel/acpi.h"
+#include "kernel/ap.h"
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
@@ -32,7 +33,9 @@ static void main_bring_up(const struct boot_info *info)
     lapic_init();                  // interrupts can be delivered
     hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
     console_init_input(info);      // serial and keyboard interrupts
+    power_init();                  // the end takes no locks, so what it maps is mapped now
     __asm__ volatile("sti");       // all that can interrupt has its handler
+    ap_start_all(info);            // the other cores, parked
 }
 
 static struct blob main_blob(const struct boot_file *f)
