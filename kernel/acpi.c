@@ -47,8 +47,8 @@ static const struct sdt *acpi_map(u64 phys)
 
 // ---- MADT, 5.2.12 ----
 
-// Flags: 1 enabled; 2 is for a socket that may be filled at run time, which is not a core now. Firmwares may list a core both as a local APIC and as
-// a local x2APIC, and fill unused entries with the id that means all.
+// Flags: 1 enabled; 2 is for a socket that may be filled at run time, which is not a core now. Firmwares may list a core both as a local
+// APIC and as a local x2APIC, and fill unused entries with the id that means all.
 static void madt_core(u32 id, u32 flags, u32 nobody)
 {
     if (!(flags & 1) || id == nobody) return;

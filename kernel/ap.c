@@ -8,9 +8,9 @@
 // The trampoline is entered in real mode and can load 32 bits into CR3 only. So it does not get the kernel's top table but a copy of it,
 // below 4 GiB, with one more entry: the first 2 MiB, where the trampoline is. The kernel's own top table may lie anywhere.
 //
-// The page is one that the firmware calls free, the highest such below 640 KiB, because BIOSes are known to scribble on the lowest 64 KiB. pmem
-// leaves all below 1 MiB alone, so nobody else has it. Page 0 (interrupt vectors, BIOS data) is never taken, and 0xa0..0xbf cannot be named by
-// a STARTUP IPI.
+// The page is one that the firmware calls free, the highest such below 640 KiB, because BIOSes are known to scribble on the lowest 64
+// KiB. pmem leaves all below 1 MiB alone, so nobody else has it. Page 0 (interrupt vectors, BIOS data) is never taken, and 0xa0..0xbf
+// cannot be named by a STARTUP IPI.
 //
 // Every core's clock is its TSC, so they must agree. Boot core and new core exchange readings, and two inequalities per round - the
 // answer was read after the question and before the next reading here - bound the difference from both sides. Processors of this century
@@ -77,8 +77,8 @@ static void ap_tsc_check(struct core *c)
     }
     u64 off = ahead > 0 ? (u64)ahead : behind < 0 ? (u64)-behind : 0, ns = muldiv64(off, NS_PER_SEC, hwtimer_tsc_hz());
     if (ns <= TSC_LIMIT_NS) return;
-    log_warn("the TSC of core %u (APIC id %u) is %llu ns %s the boot core's; time jumps between cores, which guests with several CPUs may notice",
-             c->id, c->apic_id, (unsigned long long)ns, ahead > 0 ? "ahead of" : "behind");
+    log_warn("the TSC of core %u (APIC id %u) is %llu ns %s the boot core's; time jumps between cores, which guests may notice", c->id,
+             c->apic_id, (unsigned long long)ns, ahead > 0 ? "ahead of" : "behind");
 }
 
 // ---- on the new core ----
@@ -203,14 +203,14 @@ static bool ap_usable(u32 apic_id) { return apic_id != ap.boot_id && (lapic_is_x
 void ap_start_all(const struct boot_info *info)
 {
     const struct acpi_info *acpi = acpi_info();
-    unsigned want = 0, unreachable = 0;
+    unsigned want = 0;
     ap.boot_id = lapic_id();
     cores_init();
     for (unsigned i = 0; i < acpi->cores; i++) {
-        if (ap_usable(acpi->apic_id[i])) want++;
-        else if (acpi->apic_id[i] != ap.boot_id) unreachable++;
+        u32 id = acpi->apic_id[i];
+        if (ap_usable(id)) want++;
+        else if (id != ap.boot_id) log_warn("APIC id %u cannot be reached without x2APIC; that core is not used", id);
     }
-    if (unreachable) log_warn("%u cores have APIC ids above 254 and this processor no x2APIC; they are not used", unreachable);
     if (want && ap_prepare(info)) {
         for (unsigned i = 0; i < acpi->cores; i++)
             if (ap_usable(acpi->apic_id[i])) lapic_send_init(acpi->apic_id[i]);

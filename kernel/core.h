@@ -78,8 +78,8 @@ static inline struct core *core_self(void)
 void core_init_boot(void);
 // A record and stacks for another core; NULL: no memory. Not from interrupt context.
 struct core *core_new(unsigned id, u32 apic_id) MUST_CHECK;
-// On the new core itself: GDT, TSS and GS base, then the boot core's control registers. False: the processor lacks a feature that the boot core
-// has, and control registers are as they were.
+// On the new core itself: GDT, TSS and GS base, then the boot core's control registers. False: the processor lacks a feature that the
+// boot core has, and control registers are as they were.
 bool core_init_other(struct core *c) MUST_CHECK;
 // "stack overflow" if `addr` lies in a guard page below one of this core's stacks, else NULL.
 const char *core_guard_name(u64 addr);

@@ -1,21 +1,21 @@
 // The cores' part of the platform contract, and the two things that need more than a kick: flushing TLBs and stopping.
 //
-// A core that plat_core_start has not reached yet is parked: it sleeps with interrupts on, as in plat_idle. Starting it is a word in its record
-// and a kick; since the word is looked at with interrupts off and core_sleep has no gap, the kick cannot be lost.
+// A core that plat_core_start has not reached yet is parked: it sleeps with interrupts on, as in plat_idle. Starting it is a word in its
+// record and a kick; since the word is looked at with interrupts off and core_sleep has no gap, the kick cannot be lost.
 //
-// Kernel mappings are the same on all cores, one set of tables. Making one concerns nobody: processors do not remember absent entries (SDM 3A
-// 4.10.2.1). Taking one back does, and the memory behind it must not be used again before every core has forgotten it. The usual way, an interrupt
-// that each core answers, deadlocks here: a core waits for the BQL with interrupts off, perhaps the very BQL that the core holds
-// that unmaps. So the message is an NMI, which is taken in any state, on its own stack, and whose handler takes no lock, touches nothing
-// but the TLB and its own flag, and answers by that flag. Never unmapping would have done as well for what Cupel unmaps today (memory put together in
-// a window, page by page, when no run was large enough), but at the price of never giving that memory back. One flush at a time: the lock is
-// taken by who may wait for it, which an NMI handler never does.
+// Kernel mappings are the same on all cores, one set of tables. Making one concerns nobody: processors do not remember absent entries
+// (SDM 3A 4.10.2.1). Taking one back does, and the memory behind it must not be used again before every core has forgotten it. The usual
+// way, an interrupt that each core answers, deadlocks here: a core waits for the BQL with interrupts off, perhaps the very BQL that the
+// core holds that unmaps. So the message is an NMI, which is taken in any state, on its own stack, and whose handler takes no lock,
+// touches nothing but the TLB and its own flag, and answers by that flag. Never unmapping would have done as well for what Cupel unmaps
+// today (memory put together in a window, page by page, when no run was large enough), but at the price of never giving that memory back.
+// One flush at a time: the lock is taken by who may wait for it, which an NMI handler never does.
 //
 // NMIs reach cores that are asleep, too, and end plat_idle, whose callers look again anyway. The gap that an NMI opens between STI and HLT
 // is closed in trap_dispatch.
 //
-// Stopping, for a panic or the end, is an NMI as well. It may find a core anywhere, with any lock; so who stops the others breaks the console's locks
-// (console_panic_mode) and needs no other.
+// Stopping, for a panic or the end, is an NMI as well. It may find a core anywhere, with any lock; so who stops the others breaks the
+// console's locks (console_panic_mode) and needs no other.
 #include "kernel/cores.h"
 
 #include "kernel/base/log.h"

@@ -101,12 +101,20 @@ static inline NORETURN void cpu_halt_forever(void)
     for (;;) __asm__ volatile("cli; hlt" : : : "memory");
 }
 
-// A fair spinlock: whoever came first is served first. Interrupts are the caller's business.
+// A spinlock, fair where cores are real: whoever came first is served first (lock.c says what happens where they are not). Interrupts are the
+// caller's business.
 struct ticket_lock { u32 next, serving; };
+// lock.c: takes a lock that is not free.
+void ticket_lock_wait(struct ticket_lock *l);
+// It is free if next == serving. Takes it then, else changes nothing.
+static inline bool ticket_lock_try(struct ticket_lock *l)
+{
+    u32 now = __atomic_load_n(&l->serving, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(&l->next, &now, now + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
 static inline void ticket_lock(struct ticket_lock *l)
 {
-    u32 me = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
-    while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != me) cpu_pause();
+    if (!ticket_lock_try(l)) ticket_lock_wait(l);
 }
 static inline void ticket_unlock(struct ticket_lock *l) { __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE); }
 

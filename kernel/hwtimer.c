@@ -5,10 +5,10 @@
 // interrupt that comes early (a deadline beyond the 32-bit counter's reach) finds nothing due and arms again.
 //
 // It is the boot core's, the others' stay masked: one place where timers run, as on a PC with one core. Another core that arms it notes
-// the deadline, and if that is earlier than what the hardware is set for, sends the boot core the timer's own interrupt, which finds nothing due and sets
-// the hardware. That is rare: emulated timers are mostly put off, and a deadline that was put off costs nothing until the old one comes.
-// A timer of each core's own would save that interrupt and cost a lock around every list, and the interrupt to tell the vCPU that its device has
-// acted.
+// the deadline, and if that is earlier than what the hardware is set for, sends the boot core the timer's own interrupt, which finds
+// nothing due and sets the hardware. That is rare: emulated timers are mostly put off, and a deadline that was put off costs nothing
+// until the old one comes. A timer of each core's own would save that interrupt and cost a lock around every list, and the interrupt to
+// tell the vCPU that its device has acted.
 #include "kernel/hwtimer.h"
 
 #include "kernel/base/log.h"

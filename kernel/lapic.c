@@ -2,9 +2,9 @@
 // the interrupt command register is one 64-bit write there, two 32-bit writes here. Without interrupt remapping I/O APICs reach
 // APIC ids below 255 only, which is enough: devices are routed to the boot core.
 //
-// All cores' APICs are in the boot core's mode, and it takes x2APIC mode wherever the processor has it, so that one that the firmware left in that
-// mode (there is no way back but a reset of the core) fits in. LINT0, the 8259's line, is masked everywhere; LINT1, the NMI button's, reaches the
-// boot core only: one NMI is enough to say so.
+// All cores' APICs are in the boot core's mode, and it takes x2APIC mode wherever the processor has it, so that one that the firmware
+// left in that mode (there is no way back but a reset of the core) fits in. LINT0, the 8259's line, is masked everywhere; LINT1, the NMI
+// button's, reaches the boot core only: one NMI is enough to say so.
 #include "kernel/lapic.h"
 
 #include "kernel/acpi.h"

@@ -7,10 +7,12 @@
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
+#include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
+#include "kernel/selftest.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -19,6 +21,7 @@ void kernel_main(const struct boot_info *info);
 static void main_bring_up(const struct boot_info *info)
 {
     core_init_boot();              // GS:0, segments, stacks for #DF and NMI, SSE and AVX
+    lock_init();                   // how spinlocks wait
     traps_init();                  // from here on, a fault shows a dump ...
     console_init_early(info);      // ... on the serial line
     log_info("Cupel %s (build %s) on the bare machine", CUPEL_VERSION, CUPEL_BUILD);
@@ -65,6 +68,7 @@ void kernel_main(const struct boot_info *info)
         log_error("%s", info->error);
         plat_exit(1);
     }
+    if (info->selftest) selftest_run((enum boot_selftest)info->selftest);
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
         .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,

@@ -90,7 +90,6 @@ void bql_unlock_at(const char *file, int line)
 
 bool bql_held(void) { return core_self()->bql_held; }
 
-// Its tickets are first come, first served, so that a core that takes and releases it in a loop cannot starve the others.
 void plat_idle(void)
 {
     struct core *c = core_self();

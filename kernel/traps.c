@@ -78,8 +78,8 @@ static void trap_interrupt(struct trap_frame *f)
 void trap_dispatch(struct trap_frame *f)
 {
     struct core *c = core_self();
-    // Between STI and HLT no interrupt comes, but an NMI may, and the shadow of STI is gone when it returns: the interrupt that was waiting would
-    // then come before the HLT, and that would sleep on. So whatever interrupts there ends the sleep.
+    // Between STI and HLT no interrupt comes, but an NMI may, and the shadow of STI is gone when it returns: the interrupt that was
+    // waiting would then come before the HLT, and that would sleep on. So whatever interrupts there ends the sleep.
     if (f->rip == (u64)core_sleep_hlt) f->rip = (u64)core_sleep_end;
     if (f->vector == 2 && cores_nmi()) return;
     struct trap_frame *outer = c->frame;
