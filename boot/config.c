@@ -204,6 +204,18 @@ static bool key_debug_exit(struct parse *p, const char *v)
     return true;
 }
 
+static bool key_selftest(struct parse *p, const char *v)
+{
+    static const struct { const char *name; enum boot_selftest test; } tests[] = {
+        {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET}};
+    for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
+        if (strcmp(tests[i].name, v)) continue;
+        p->e->selftest = tests[i].test;
+        return true;
+    }
+    return false;
+}
+
 static const struct key keys[] = {
     {"timeout", true, false, key_timeout, "seconds from 0 to 3600, or `never'"},
     {"default", true, false, key_default, "the name of a section"},
@@ -217,6 +229,7 @@ static const struct key keys[] = {
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
+    {"selftest", false, true, key_selftest, "cores, panic, overflow or reset: a test of this machine in place of a guest"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 
@@ -294,7 +307,7 @@ static void config_finish(struct parse *p)
     for (unsigned i = 0; i < p->c->count; i++) {
         struct config_entry *e = &p->c->entries[i];
         if (!strcmp(e->name, p->c->default_name)) p->c->default_index = i;
-        if (!e->kernel[0] && !e->error[0])
+        if (!e->kernel[0] && !e->selftest && !e->error[0])
             fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line,
                          e->name);
     }
@@ -324,6 +337,7 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->virtio_rng = e->virtio_rng;
     info->virtio_console = e->virtio_console;
     info->tb_size = e->tb_size;
+    info->selftest = (u8)e->selftest;
     info->debug_exit_base = e->debug_exit_base;
     info->debug_exit_size = e->debug_exit_size;
     info->serial_port = e->serial_port;

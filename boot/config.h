@@ -17,6 +17,7 @@ struct config_entry {
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
     u32 debug_exit_base, debug_exit_size;
+    unsigned selftest;                          // enum boot_selftest; such an entry needs no kernel
     u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port
     char error[CONFIG_ERROR];                   // first mistake in this section; empty: none
 };

@@ -9,7 +9,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 3
+#define BOOT_INFO_VERSION 4
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -26,6 +26,9 @@ enum boot_mem_type {
 struct boot_mem { u64 base, size; u32 type, pad; };
 
 struct boot_file { u64 phys, size; char name[128]; };
+
+// Tests of the bare machine that take the place of a guest (kernel/selftest.h).
+enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET };
 
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
@@ -48,7 +51,8 @@ struct boot_info {
     struct boot_file kernel, initrd;       // size 0: none
     u64 guest_ram;                         // bytes
     u32 smp;
-    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console, one_core, pad[5];
+    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console, one_core, pad[4];
+    u8 selftest;                           // enum boot_selftest
     u64 tb_size;                           // 0: default
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1

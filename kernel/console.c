@@ -1,5 +1,5 @@
-// The console. Output may come from any context, so a lock with interrupts off guards both devices; lines of Cupel's own and bytes
-// of the guest meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one
+// The console. Output may come from any context on any core, so a lock with interrupts off guards both devices; lines of Cupel's own and
+// bytes of the guest meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one
 // per line.
 //
 // Input bytes are collected in a ring by the interrupt handlers, after the Ctrl-A commands have been taken out, and offered to the
@@ -23,7 +23,7 @@ enum { INPUT_RING = 1024, CTRL_A = 1 };
 static struct {
     struct ticket_lock lock;
     bool screen, dirty, panic;
-    // ---- input: interrupts off ----
+    // ---- input: BQL; bytes come in on the boot core only ----
     bool ctrl_a;
     u32 head, tail;
     u8 input[INPUT_RING];
@@ -31,15 +31,14 @@ static struct {
 
 static u64 console_lock(void)
 {
-    u64 flags = cpu_irq_save();
-    if (!con.panic) ticket_lock(&con.lock);
-    return flags;
+    if (con.panic) return cpu_irq_save();
+    return ticket_lock_irq(&con.lock);
 }
 
 static void console_unlock(u64 flags)
 {
-    if (!con.panic) ticket_unlock(&con.lock);
-    cpu_irq_restore(flags);
+    if (con.panic) cpu_irq_restore(flags);
+    else ticket_unlock_irq(&con.lock, flags);
 }
 
 // ---- output ----

@@ -1,15 +1,18 @@
 // The kernel's life: bring-up, the guest machine, the end. Each line of the bring-up relies on those above it.
 #include "kernel/acpi.h"
+#include "kernel/ap.h"
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
+#include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
+#include "kernel/selftest.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -18,6 +21,7 @@ void kernel_main(const struct boot_info *info);
 static void main_bring_up(const struct boot_info *info)
 {
     core_init_boot();              // GS:0, segments, stacks for #DF and NMI, SSE and AVX
+    lock_init();                   // how spinlocks wait
     traps_init();                  // from here on, a fault shows a dump ...
     console_init_early(info);      // ... on the serial line
     log_info("Cupel %s (build %s) on the bare machine", CUPEL_VERSION, CUPEL_BUILD);
@@ -32,7 +36,9 @@ static void main_bring_up(const struct boot_info *info)
     lapic_init();                  // interrupts can be delivered
     hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
     console_init_input(info);      // serial and keyboard interrupts
+    power_init();                  // the end takes no locks, so what it maps is mapped now
     __asm__ volatile("sti");       // all that can interrupt has its handler
+    ap_start_all(info);            // the other cores, parked
 }
 
 static struct blob main_blob(const struct boot_file *f)
@@ -62,6 +68,7 @@ void kernel_main(const struct boot_info *info)
         log_error("%s", info->error);
         plat_exit(1);
     }
+    if (info->selftest) selftest_run((enum boot_selftest)info->selftest);
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
         .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain, .one_core = info->one_core,

@@ -54,4 +54,14 @@ trap_common:
     pop %rax
     add $16, %rsp
     iretq
+
+/* STI takes effect after the next instruction: an interrupt that is pending now ends the HLT (SDM 2B, STI). traps.c knows the labels. */
+    .globl core_sleep, core_sleep_hlt, core_sleep_end
+core_sleep:
+    sti
+core_sleep_hlt:
+    hlt
+core_sleep_end:
+    cli
+    ret
     .section .note.GNU-stack,"",@progbits

@@ -7,6 +7,7 @@
 
 #include "kernel/console.h"
 #include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
@@ -16,7 +17,7 @@
 struct idt_gate { u16 off0, sel; u8 ist, type; u16 off1; u32 off2, zero; };
 _Static_assert(sizeof(struct idt_gate) == 16, "SDM 3A 6.14.1");
 
-extern const u8 trap_stubs[256][16];
+extern const u8 trap_stubs[256][16], core_sleep_hlt[], core_sleep_end[];
 
 static struct idt_gate traps_idt[256] __attribute__((aligned(16)));
 
@@ -37,6 +38,11 @@ void traps_init(void)
         traps_idt[v] = (struct idt_gate){.off0 = (u16)a, .sel = SEL_CODE, .ist = trap_ist(v), .type = 0x8e,   // interrupt gate: IF off
                                          .off1 = (u16)(a >> 16), .off2 = (u32)(a >> 32)};
     }
+    traps_load();
+}
+
+void traps_load(void)
+{
     struct { u16 limit; u64 base; } __attribute__((packed)) idtr = {sizeof(traps_idt) - 1, (u64)traps_idt};
     __asm__ volatile("lidt %0" : : "m"(idtr));
 }
@@ -66,12 +72,16 @@ static void trap_interrupt(struct trap_frame *f)
     }
     lapic_eoi();
     const struct plat_events *ev = plat_events_get();
-    if (ev->interrupted) f->rip = ev->interrupted(f->rip);
+    if (ev->interrupted && core_self()->state == CORE_STARTED) f->rip = ev->interrupted(f->rip);
 }
 
 void trap_dispatch(struct trap_frame *f)
 {
     struct core *c = core_self();
+    // Between STI and HLT no interrupt comes, but an NMI may, and the shadow of STI is gone when it returns: the interrupt that was
+    // waiting would then come before the HLT, and that would sleep on. So whatever interrupts there ends the sleep.
+    if (f->rip == (u64)core_sleep_hlt) f->rip = (u64)core_sleep_end;
+    if (f->vector == 2 && cores_nmi()) return;
     struct trap_frame *outer = c->frame;
     c->frame = f;
     c->in_interrupt++;
