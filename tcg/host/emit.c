@@ -320,7 +320,7 @@ static unsigned count_exits(const struct ir_block *b)
 void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
 {
     struct emit *e = t->emit;
-    e->as = (struct as){.p = t->rw + t->used, .end = t->rw + t->size};
+    e->as = (struct as){.p = t->rw + t->used, .end = t->rw + t->used + tb_room(b)};
     e->t = t;
     e->b = b;
     e->tb = tb;
@@ -354,7 +354,7 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     t->n_guest_insns += b->n_insns;
     emit_cold_all(e);
     emit_entry_cold(e);
-    ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);
+    ASSERT(!e->as.full, "code of block %#llx does not fit: %u ops", (unsigned long long)b->pc, b->n);
     emit_finish(e);
 }
 

@@ -14,7 +14,7 @@
 #include "tcg/run/softmmu.h"
 #include "tcg/run/tcg.h"
 
-enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40, ARENA_PER_TB = 2048, TB_RESERVE_ARENA = 256 * 1024 };
+enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40 };
 
 static u64 read_tsc(void) { return __builtin_ia32_rdtsc(); }
 
@@ -279,8 +279,11 @@ void tb_flush_all(struct tcg *t)
 {
     t->n_flushes++;
     memset(t->hash, 0, sizeof(struct tb *) << TB_HASH_BITS);
-    for (u64 i = 0; i < t->n_page_chunks; i++)
-        if (t->pages[i]) memset(t->pages[i], 0, sizeof(struct tb *) << PAGE_CHUNK_BITS);
+    for (u32 i = 0; i < t->n_tbs; i++)
+        for (unsigned n = 0; n < 2; n++) {
+            struct tb **h = page_head(t, t->order[i]->page[n]);
+            if (h) *h = NULL;
+        }
     t->used = align_up((u64)(t->stubs.end - t->rx), 64);
     t->arena_used = 0;
     t->n_tbs = 0;
@@ -308,9 +311,11 @@ static unsigned class_of(struct tcg *t, u32 mode, u64 cs_base)
     return t->n_classes++;
 }
 
-static void make_room(struct tcg *t)
+// For this block, not for the largest there could be: a small cache would be emptied with most of it unused.
+static void make_room(struct tcg *t, const struct ir_block *b)
 {
-    if (t->used + TB_CODE_MAX > t->size || t->arena_used + TB_RESERVE_ARENA > t->arena_size || t->n_tbs + 1 >= t->max_tbs) tb_flush_all(t);
+    u64 room = tb_room(b);
+    if (t->used + room > t->size || t->arena_used + room > t->arena_size || t->n_tbs + 1 >= t->max_tbs) tb_flush_all(t);
 }
 
 // -d in_asm, op, out_asm, in QEMU's order. The disassembler may use vector registers.
@@ -358,7 +363,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     c->ops->translate(c, b, c->one_insn ? 1 : insns_limit(t));        // may raise: nothing has been allocated yet
     ir_verify(b);
     ir_optimise(b);
-    make_room(t);
+    make_room(t, b);
     unsigned k = c->one_insn ? JC_NONE : class_of(t, mode, cs_base);
     struct tb *tb = tcg_arena_alloc(t, sizeof *tb);
     tb->pc = b->pc;
