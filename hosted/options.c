@@ -131,7 +131,7 @@ static void accel_item(struct options *o, const struct item *it)
         if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-accel chain='%s': use on or off", v);
         o->machine.no_chain = !strcmp(v, "off");
     } else if (is(it, "tb-size")) {
-        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MIB, GIB, "use 1 to 1024 (MiB)");
+        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MACHINE_TB_SIZE_MIN, GIB, "use 4 to 1024 (MiB)");
     } else if (is(it, "kvm") || is(it, "hvf") || is(it, "xen")) {
         options_fail("-accel %s: Cupel translates, it uses no hypervisor; use -accel tcg", it->key);
     } else {

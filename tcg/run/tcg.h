@@ -80,7 +80,7 @@ struct tb {
 };
 
 struct tcg_config {
-    u64 cache_size;       // bytes, at least 4 MiB
+    u64 cache_size;       // bytes; at least TB_CODE_MAX and the common code (the machine asks for more: MACHINE_TB_SIZE_MIN)
     bool exit_poll, no_chain;
     unsigned max_insns;   // per TB, 1..TB_MAX_INSNS
 };

@@ -84,7 +84,7 @@ def test_reset():
 
 
 def test_engines():
-    for accel in ("tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=1"):
+    for accel in ("tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=4"):
         m = boot("-accel", accel, log=accel)
         shell_checks(m)
         check_remap(m)
