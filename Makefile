@@ -97,7 +97,7 @@ lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rul
 # ---- measuring ----
 $(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $< -lm
+	$(CC) -std=gnu11 -O2 -fno-tree-vectorize -static -fno-strict-aliasing $(WARN) -o $@ $< -lm   # scalar stays scalar
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
 	B=$(B) tests/bench/peers.py $(ARGS)
 
