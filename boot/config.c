@@ -149,7 +149,7 @@ static bool accel_option(struct config_entry *e, const char *v)
     else if (!strcmp(v, "thread=multi")) e->one_core = false;
     else if (!strncmp(v, "tb-size=", 8)) {
         v += 8;
-        if (!value_size(&v, MIB, &x) || *v || x < 3 * MIB || x > 512 * MIB) return false;
+        if (!value_size(&v, MIB, &x) || *v || x < CONFIG_TB_SIZE_MIN || x > 512 * MIB) return false;
         e->tb_size = x;
     } else return false;
     return true;
@@ -225,7 +225,7 @@ static const struct key keys[] = {
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
     {"smp", false, true, key_smp, "a number of vCPUs from 1 to 64"},
-    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,thread=single ,thread=multi ,tb-size=64M (3M..512M)"},
+    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,thread=single ,thread=multi ,tb-size=64M (4M..512M)"},
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},

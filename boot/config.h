@@ -4,7 +4,7 @@
 
 #include "kernel/base/types.h"
 
-enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256 };
+enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256, CONFIG_TB_SIZE_MIN = 4 << 20 };
 
 struct config_entry {
     char name[CONFIG_NAME];

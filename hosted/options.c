@@ -133,7 +133,7 @@ static void accel_item(struct options *o, const struct item *it)
         if (strcmp(v, "single") && strcmp(v, "multi")) options_fail("-accel thread='%s': use single or multi", v);
         o->machine.one_core = !strcmp(v, "single");
     } else if (is(it, "tb-size")) {
-        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, 3 * MIB, GIB, "use 3 to 1024 (MiB)");
+        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MACHINE_TB_SIZE_MIN, GIB, "use 4 to 1024 (MiB)");
     } else if (is(it, "kvm") || is(it, "hvf") || is(it, "xen")) {
         options_fail("-accel %s: Cupel translates, it uses no hypervisor; use -accel tcg", it->key);
     } else {

@@ -169,6 +169,7 @@ static bool config_check(char *err, size_t errlen)
         return false;
     }
     if (c->ram_size < 16 * MIB || c->ram_size % MIB) return fail(err, errlen, "memory: at least 16 MiB, in whole MiB");
+    if (c->tb_size && c->tb_size < MACHINE_TB_SIZE_MIN) return fail(err, errlen, "tb-size: the code cache needs at least 4 MiB");
     return true;
 }
 

@@ -6,6 +6,10 @@
 
 struct blob { const u8 *data; u64 size; const char *name; };   // name: for messages
 
+// The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to its shell with
+// the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
+enum { MACHINE_TB_SIZE_MIN = 4 << 20 };
+
 struct machine_config {
     u64 ram_size;                 // bytes; 16 MiB..; multiple of 1 MiB
     unsigned smp;                 // vCPUs, 1..64
@@ -15,7 +19,7 @@ struct machine_config {
     bool exit_poll;               // accel tcg,exit=poll; default: exit=interrupt
     bool no_chain;                // accel tcg,chain=off
     bool no_reboot;
-    u64 tb_size;                  // code cache bytes; 0: default
+    u64 tb_size;                  // code cache bytes, at least MACHINE_TB_SIZE_MIN; 0: default
     unsigned debug_exit_base, debug_exit_size;   // isa-debug-exit; size 0: absent
     bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard from the serial port while a driver runs it
     bool debugcon;                // port 0xe9 ...

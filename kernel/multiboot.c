@@ -13,7 +13,10 @@
 #include "kernel/base/date.h"
 #include "kernel/base/fmt.h"
 #include "kernel/cpu.h"
+#include "kernel/machine.h"
 #include "kernel/serial.h"
+
+_Static_assert((int)CONFIG_TB_SIZE_MIN == (int)MACHINE_TB_SIZE_MIN, "cupel.conf refuses what the machine does");
 
 enum { TAG_END = 0, TAG_CMDLINE = 1, TAG_MODULE = 3, TAG_MAP = 6, TAG_FRAMEBUFFER = 8, TAG_RSDP1 = 14, TAG_RSDP2 = 15 };
 

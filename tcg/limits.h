@@ -1,4 +1,4 @@
-// How large the translator's tables are: the normal values and, beside them, those of the stress build (make stress).
+// How large the translator's tables are: the normal values and, beside them, those of the stress build (make test-stress).
 //
 // Nearly everything that can go wrong in a translator happens when something is full, evicted, dropped or made anew, and with tables of a sensible size that is rare.
 // The stress build is the same sources with tables that are always full, and with dice (tcg_dice in tcg/run/tcg.h) that now and then take the rare branch for

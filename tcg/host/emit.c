@@ -363,7 +363,7 @@ void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
     struct tcg *t = c->tcg;
     struct translator *tr = c->tr;
     struct emit *e = tr->emit;
-    e->as = (struct as){.p = t->rw + tr->used, .end = t->rw + tr->end};
+    e->as = (struct as){.p = t->rw + tr->used, .end = t->rw + tr->used + tb_room(b)};
     e->c = c;
     e->t = t;
     e->b = b;
@@ -398,7 +398,7 @@ void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
     tr->n_guest_insns += b->n_insns;
     emit_cold_all(e);
     emit_entries_cold(e);
-    ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);
+    ASSERT(!e->as.full, "code of block %#llx does not fit: %u ops", (unsigned long long)b->pc, b->n);
     emit_finish(e);
 }
 

@@ -11,7 +11,7 @@
 #include "tcg/run/softmmu.h"
 #include "tcg/run/tcg.h"
 
-enum { REGIONS_PER_VCPU = 4, ARENA_RESERVE = 256 * 1024, REGION_MIN = 2 * TB_CODE_MAX, BYTES_PER_TB = 256 };
+enum { REGIONS_PER_VCPU = 4, REGION_MIN = 2 * TB_CODE_MAX, BYTES_PER_TB = 256 };
 
 u64 tcg_cache_min(unsigned vcpus) { return 2 * MIB + (u64)vcpus * REGION_MIN; }
 
@@ -100,14 +100,15 @@ static bool region_take(struct vcpu *c)
     return true;
 }
 
-static bool has_room(const struct tcg *t, const struct translator *tr)
+static bool has_room(const struct tcg *t, const struct translator *tr, u64 room)
 {
-    return tr->region && tr->used + TB_CODE_MAX <= tr->end && tr->arena_used + ARENA_RESERVE <= tr->arena_end && tr->region->n_tbs < t->max_tbs;
+    return tr->region && tr->used + room <= tr->end && tr->arena_used + room <= tr->arena_end && tr->region->n_tbs < t->max_tbs;
 }
 
-void region_need(struct vcpu *c)
+// For this block, not for the largest there could be: a small region would be given up with most of it unused.
+void region_need(struct vcpu *c, u64 room)
 {
-    while (!has_room(c->tcg, c->tr) && !region_take(c)) tcg_flush_all(c);
+    while (!has_room(c->tcg, c->tr, room) && !region_take(c)) tcg_flush_all(c);
 }
 
 struct tb *region_add(struct vcpu *c, struct tb *tb)

@@ -167,8 +167,11 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     tr->claiming = false;
     ir_verify(b);
     ir_optimise(b);
-    unsigned k = c->one_insn ? JC_NONE : class_of(c, mode, cs_base);
-    region_need(c);
+    unsigned k;
+    do {                                          // (each may empty the cache)
+        region_need(c, tb_room(b));
+        k = c->one_insn ? JC_NONE : class_of(c, mode, cs_base);
+    } while (!tr->region);
     struct tb *tb = tcg_arena_alloc(c, sizeof *tb);
     tb->pc = b->pc;
     tb->cs_base = cs_base;

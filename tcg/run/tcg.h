@@ -17,7 +17,10 @@
 #include "tcg/run/vcpu.h"
 
 enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40 };   // table of code pages
-enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64, TB_CODE_MAX = 256 * 1024 };
+// Room that a block takes at most, in the code cache and once more in the arena: by its number of ops, and for entry and ways out. Several times
+// what has been seen (127 bytes an op, 9 KiB a block); host_tb_emit asserts it for every block. TB_CODE_MAX: for the largest block that can be.
+enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64, TB_CODE_PER_OP = 256, TB_CODE_FIXED = 2048, TB_CODE_MAX = TB_CODE_FIXED + IR_MAX_OPS * TB_CODE_PER_OP };
+static inline u64 tb_room(const struct ir_block *b) { return TB_CODE_FIXED + b->n * TB_CODE_PER_OP; }
 
 // How flags can be had at a fault point (tcg/host/flags.c).
 struct flag_recipe {
@@ -213,7 +216,7 @@ bool tb_claims_hold(struct vcpu *c);
 struct as_sets *as_sets_new(void);                     // NULL: no memory
 
 // ---- region.c ----
-void region_need(struct vcpu *c);                      // makes room for one more TB in c's region; may empty the whole cache
+void region_need(struct vcpu *c, u64 room);            // makes `room` bytes in c's region and its arena; may empty the whole cache
 struct tb *region_add(struct vcpu *c, struct tb *tb);  // the TB just emitted becomes known to tb_by_host
 void tcg_flush_all(struct vcpu *c);                    // drops every TB
 static inline u8 *tb_rw(const struct tcg *t, const u8 *rx) { return (u8 *)rx - (t->rx - t->rw); }

@@ -19,14 +19,14 @@ default = {default}
 [tick]
 kernel = \guest\tick.elf
 memory = 16M
-accel = tcg,tb-size=3M
+accel = tcg,tb-size=4M
 isa-debug-exit = 0xf4,4
 [checks; and $a (module)]
 kernel = /guest/mb.elf
 initrd = \guest\tick.elf
 append = first second
 memory = 16M
-accel = tcg,tb-size=3M,exit=poll
+accel = tcg,tb-size=4M,exit=poll
 isa-debug-exit = 0xf4
 [bad]
 kernel = \guest\tick.elf

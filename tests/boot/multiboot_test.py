@@ -27,6 +27,6 @@ if shutil.which("qemu-system-x86_64"):
 else:
     skip("reference", "no qemu-system-x86_64")
 run("debugcon", [CUPEL, "-debugcon", "stdio"], "over debugcon")
-for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=3"):
+for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=4"):
     run(accel, [CUPEL, "-accel", accel])
 finish()

@@ -1,24 +1,26 @@
 #!/usr/bin/env python3
 """A variant of the hosted program (tests/variants.mk) boots the default guest and does some work there.
 
-Usage: variant_test.py PROGRAM [quick]
+Usage: variant_test.py PROGRAM [quick]      (quick: a short work, for a program that is slow)
 """
 import os
+import re
 import sys
 import time
 
 os.environ["CUPEL"] = os.path.abspath(sys.argv[1])
 os.environ.setdefault("CUPEL_TEST_SLOW", "4")
 
-from linux import check_dmesg, shell_checks                            # noqa: E402
+from linux import check_dmesg, check_remap, shell_checks               # noqa: E402
 from machine import case, check, finish, guest_args, hosted            # noqa: E402
 
 NAME = os.path.basename(os.path.dirname(os.environ["CUPEL"]))
 QUICK = "quick" in sys.argv[2:]
+REPORT = re.compile(r".*(?:AddressSanitizer|runtime error:).*")
 
 
 def boot(*args, log):
-    m = hosted(*guest_args(), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-no-reboot", *args, log=f"{NAME}.{log}")
+    m = hosted(*guest_args("initrd-tests"), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-no-reboot", *args, log=f"{NAME}.{log}")
     m.login()
     print(f"{log}: prompt after {time.monotonic() - m.start:.1f} s", flush=True)
     return m
@@ -29,11 +31,15 @@ def test_work():
     if QUICK:
         out, _ = m.shell("seq 1 500 | sort -rn | awk '{ s += $1 } END { print s }'")
         check("pipes", "125250" in out, out)
+        out, _ = m.shell("head -c 32 /dev/hwrng | wc -c; i=0; while [ $i -lt 10 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i")
+        check("processes", "done 10" in out and "bad" not in out, out)
         check_dmesg(m)
     else:
         shell_checks(m)
+    check_remap(m)
     m.send("poweroff\n")
     check("poweroff", m.wait(60) == 0, f"{m.proc.returncode}: {m.text[-3000:]}")
+    check("no sanitizer's report", not REPORT.search(m.text), REPORT.findall(m.text)[:3])
 
 
 case(test_work)
