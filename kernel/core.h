@@ -2,6 +2,7 @@
 // both begin with a pointer to the record, so GS:0 names it in every context.
 #pragma once
 
+#include "kernel/base/lockstat.h"
 #include "kernel/base/types.h"
 
 struct trap_frame;
@@ -29,6 +30,7 @@ struct core {
     u64 bql_flags;                  // RFLAGS from before bql_lock
     const char *bql_file;           // who took it
     int bql_line;
+    struct lockstat bql_stat;
 
     u64 gdt[7];
     struct tss tss;

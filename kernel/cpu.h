@@ -76,6 +76,8 @@ static inline void cpu_set_cr4(u64 v) { __asm__ volatile("mov %0, %%cr4" : : "r"
 static inline void cpu_invlpg(u64 a) { __asm__ volatile("invlpg (%0)" : : "r"(a) : "memory"); }
 static inline void cpu_pause(void) { __asm__ volatile("pause" : : : "memory"); }
 
+static inline u64 cpu_flags(void) { u64 f; __asm__ volatile("pushfq; pop %0" : "=r"(f) : : "memory"); return f; }
+
 // Interrupts off; returns RFLAGS from before, for cpu_irq_restore.
 static inline u64 cpu_irq_save(void)
 {
@@ -93,11 +95,15 @@ static inline NORETURN void cpu_halt_forever(void)
     for (;;) __asm__ volatile("cli; hlt" : : : "memory");
 }
 
-// A fair spinlock: whoever came first is served first. Interrupts are the caller's business.
+// A fair spinlock: whoever came first is served first. Interrupts are the caller's business. Taking it returns the TSC when waiting
+// began, 0 if there was none.
 struct ticket_lock { u32 next, serving; };
-static inline void ticket_lock(struct ticket_lock *l)
+static inline u64 ticket_lock(struct ticket_lock *l)
 {
     u32 me = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) == me) return 0;
+    u64 asked = __builtin_ia32_rdtsc();
     while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != me) cpu_pause();
+    return asked;
 }
 static inline void ticket_unlock(struct ticket_lock *l) { __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE); }

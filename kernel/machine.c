@@ -289,5 +289,7 @@ void machine_info(const char *what, void (*out)(void *o, const char *s), void *o
 {
     if (!__builtin_strcmp(what, "registers")) m.cpu->ops->dump(m.cpu, out, o);
     else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, m.cpu, out, o);
-    else out(o, "info: registers, jit\n");
+    else if (!__builtin_strcmp(what, "timers")) clocks_info(out, o);
+    else if (!__builtin_strcmp(what, "sync-profile")) bql_info(out, o);
+    else out(o, "info: registers, jit, timers, sync-profile\n");
 }
