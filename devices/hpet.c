@@ -260,6 +260,7 @@ static const struct io_ops hpet_io = {.read = hpet_read, .write = hpet_write, .m
 
 void hpet_reset(struct hpet *h)
 {
+    DEVICE_LOCKED();
     if (h->config || h->counting) hpet_write_config(h, 0);
     hpet_set_counter(h, false, 0);
     h->status = 0;
