@@ -70,8 +70,9 @@ screenshot: $(B)/cupel.img | $(B)/deps.test ## the README's picture, docs/screen
 include tests/insn/insn.mk
 include tests/unit/unit.mk
 include tests/variants.mk
+include tests/kick/kick.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
-$(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
+$(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 

@@ -2,7 +2,8 @@
 //
 // Nanoseconds are the TSC since calibration times a fixed-point factor: one multiplication, any context, no lock, the same on all cores as
 // long as the TSC is (invariant TSC, told if absent). The timer is one-shot and armed for the earliest of the users' deadlines; an
-// interrupt that comes early (a deadline beyond the 32-bit counter's reach) finds nothing due and arms again.
+// interrupt that comes early (a deadline beyond the 32-bit counter's reach) finds nothing due and arms again. What an interrupt arms is
+// GAP_NS away at least, or a handler that is late could be followed by itself for ever, and the guest would stand.
 #include "kernel/hwtimer.h"
 
 #include "kernel/base/log.h"
@@ -11,6 +12,8 @@
 #include "kernel/cpu.h"
 #include "kernel/lapic.h"
 #include "kernel/plat_events.h"
+
+enum { GAP_NS = 2000 };
 
 static struct {
     u64 tsc0, tsc_hz, lapic_hz, ns_factor;   // ns = ticks * ns_factor >> 32
@@ -41,11 +44,12 @@ u64 hwtimer_tsc_hz(void) { return hwtimer.tsc_hz; }
 u64 hwtimer_now_ns(void) { return (u64)((u128)(cpu_rdtsc() - hwtimer.tsc0) * hwtimer.ns_factor >> 32); }
 u64 hwtimer_wall_ns(void) { return hwtimer.wall0_ns + hwtimer_now_ns(); }
 
-// Sets the hardware for the earliest deadline.
-static void hwtimer_program(void)
+// Sets the hardware for the earliest deadline, but none before `from`.
+static void hwtimer_program(u64 from)
 {
     u64 at = UINT64_MAX;
     for (unsigned i = 0; i < HWTIMER_USERS; i++) at = min_u64(at, hwtimer.deadline[i]);
+    at = max_u64(at, from);
     if (hwtimer.by_tsc) {   // 2^60 ns are 36 years, and their ticks fit in 64 bits
         u64 tsc = at == UINT64_MAX ? 0 : hwtimer.tsc0 + (u64)(((u128)min_u64(at, BIT(60)) << 32) / hwtimer.ns_factor) + 1;
         lapic_timer_deadline(tsc);
@@ -64,7 +68,7 @@ void hwtimer_arm(enum hwtimer_user u, u64 deadline_ns)
 {
     if (hwtimer.deadline[u] == deadline_ns) return;
     hwtimer.deadline[u] = deadline_ns;
-    if (!hwtimer.in_interrupt) hwtimer_program();
+    if (!hwtimer.in_interrupt) hwtimer_program(0);
 }
 
 void hwtimer_interrupt(void)
@@ -82,5 +86,5 @@ void hwtimer_interrupt(void)
     }
     if (due[HWTIMER_CONSOLE]) console_refresh();
     hwtimer.in_interrupt = false;
-    hwtimer_program();
+    hwtimer_program(hwtimer_now_ns() + GAP_NS);
 }

@@ -1,0 +1,14 @@
+# Tests and figures that need a whole hosted machine and a second core beside it: tests/kick/rig.h. Included by the Makefile.
+KICK_LIB := $(filter-out $(B)/hosted/hosted/main.c.o,$(HOSTED_OBJ))
+KICK_NAMES := kick_test
+KICK_PROGRAMS := $(KICK_NAMES:%=$(B)/tests/%)
+# What runs on a core, in its interrupts at that, has the guest's vector state under it: as every platform, general registers only.
+$(B)/kick/tests/kick/%.c.o: tests/kick/%.c
+	@mkdir -p $(@D)
+	$(CC) $(BASEFLAGS) $(REGSONLY) -c -o $@ $<
+$(KICK_PROGRAMS): $(B)/tests/%: $(B)/kick/tests/kick/%.c.o $(B)/kick/tests/kick/rig.c.o $(KICK_LIB) | $(B)/tests/kick.elf
+	$(CC) -Wl,-z,now -o $@ $(filter %.o,$^) -lpthread -lrt -lZydis
+.PHONY: stress-kicks
+stress-kicks: $(B)/tests/kick_test ## 10 million kicks and timer expiries, a few minutes (KICKS=N for another number)
+	CUPEL_KICKS=$(or $(KICKS),10000000) $(B)/tests/kick_test $(B)/tests/kick.elf
+-include $(wildcard $(B)/kick/tests/kick/*.d)
