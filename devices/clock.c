@@ -122,9 +122,8 @@ void clock_pause_vm(void)
 {
     ASSERT(bql_held(), "clock paused without the BQL");
     if (!clk.vm_running) return;
-    u64 now = plat_time_ns() + clk.vm_offset;
     seqlock_write_begin(&clk.seq);
-    SEQ_SET(clk.vm_frozen, now);
+    SEQ_SET(clk.vm_frozen, plat_time_ns() + clk.vm_offset);   // inside: nobody has read a later time
     SEQ_SET(clk.vm_running, false);
     seqlock_write_end(&clk.seq);
     clocks_arm();

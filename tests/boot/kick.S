@@ -1,8 +1,10 @@
-# A multiboot-1 kernel made for being interrupted. It goes from one kind of busy code to the next, at random, and each ends only when some interrupt has come:
-# HLT, loops of one block, of many, of one instruction, of helpers, of device accesses, of code that rewrites itself. A wake-up that is lost is a guest that stands.
+# A multiboot-1 kernel made for being interrupted. It goes from one kind of busy code to the next, at random, and each ends only when some
+# interrupt has come: HLT, loops of one block, of many, of one instruction, of helpers, of device accesses, of code that rewrites itself. A
+# wake-up that is lost is a guest that stands.
 #
-# By itself ("rounds=N" on the command line) it has its local APIC's timer and IPIs to itself interrupt it, and says so at the end. With tests/kick/ around it, it
-# runs until told to stop, and interrupts come from there as well. They talk through a page at PAGE, which tests/kick/rig.h describes too.
+# By itself ("rounds=N" on the command line) it has its local APIC's timer and IPIs to itself interrupt it, and says so at the end. With
+# tests/kick/ around it, it runs until told to stop, and interrupts come from there as well. They talk through a page at PAGE, which
+# tests/kick/rig.h describes too.
 # Timed loops besides: for comparing the ways of leaving translated code.
 # Checked on the way: registers and XMM0 survive. Exit code as mb.S: (v << 1) | 1, v = 0x10 if all is well.
         .set MB_FLAGS, 0x3
@@ -20,7 +22,7 @@
         .set TICKS, PAGE + 40                    # u64
         .set COUNT, PAGE + 0x100                 # u32 per vector: how often it came
         .set TSC, PAGE + 0x800                   # u64 per vector: the TSC at the handler's first instruction, last time
-        .set KINDS, 14
+        .set KINDS, 15
         .set VEC_FIRST, 0x40
         .set VECS, 32
         .set VEC_IPI, 0x5e
@@ -266,8 +268,16 @@ k_chain:                                         # 13: many short blocks
         jnz     4f
         nop
 4:      until_flag
+k_mem:                                           # 14: loads and stores
+1:      mov     $64, %ecx
+2:      mov     area(,%ecx,8), %eax
+        add     %eax, area + 4096(,%ecx,8)
+        mov     %ecx, area + 8192(,%ecx,8)
+        dec     %ecx
+        jnz     2b
+        until_flag
         .balign 4
-kinds:  .long   k_halt, k_spin, k_self, k_call, k_cpuid, k_port, k_mmio, k_rep, k_sti, k_ss, k_dec, k_smc, k_sse, k_chain
+kinds:  .long   k_halt, k_spin, k_self, k_call, k_cpuid, k_port, k_mmio, k_rep, k_sti, k_ss, k_dec, k_smc, k_sse, k_chain, k_mem
 
 # ---- timed loops: ECX times, then TICKS. All start at a block's head and do the same in every mode of the translator ----
 bench:  mov     BENCH, %edx

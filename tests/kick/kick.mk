@@ -1,8 +1,9 @@
 # Tests and figures that need a whole hosted machine and a second core beside it: tests/kick/rig.h. Included by the Makefile.
 KICK_LIB := $(filter-out $(B)/hosted/hosted/main.c.o,$(HOSTED_OBJ))
-KICK_NAMES := kick_test
+KICK_NAMES := kick_test exit_bench cores_test lock_test
 KICK_PROGRAMS := $(KICK_NAMES:%=$(B)/tests/%)
-# What runs on a core, in its interrupts at that, has the guest's vector state under it: as every platform, general registers only.
+# What runs on a core, in its interrupts at that, has the guest's vector state under it: as every platform, general registers only. (The tables
+# of exit_bench are printed by a process that runs no guest.)
 $(B)/kick/tests/kick/%.c.o: tests/kick/%.c
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) $(REGSONLY) -c -o $@ $<
@@ -11,4 +12,7 @@ $(KICK_PROGRAMS): $(B)/tests/%: $(B)/kick/tests/kick/%.c.o $(B)/kick/tests/kick/
 .PHONY: stress-kicks
 stress-kicks: $(B)/tests/kick_test ## 10 million kicks and timer expiries, a few minutes (KICKS=N for another number)
 	CUPEL_KICKS=$(or $(KICKS),10000000) $(B)/tests/kick_test $(B)/tests/kick.elf
+.PHONY: bench-exit
+bench-exit: $(B)/tests/exit_bench $(B)/cupel $(GUEST) ## exit=interrupt against exit=poll: size, speed of tight loops, latency of interrupts
+	$(B)/tests/exit_bench $(B)/tests/kick.elf
 -include $(wildcard $(B)/kick/tests/kick/*.d)

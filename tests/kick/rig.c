@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hosted/hosted.h"
@@ -19,7 +20,7 @@
 #define MAGIC 0x4b49434bu
 
 const char *const kick_kinds[KINDS] = {"halt", "spin", "self-jump", "calls", "cpuid", "port", "apic+hpet", "rep movsb", "cli/sti", "mov ss",
-                                       "count", "self-modifying", "sse+port", "short blocks"};
+                                       "count", "self-modifying", "sse+port", "short blocks", "memory"};
 
 static struct { u32 passed, failed; } *score;
 static struct {
@@ -65,7 +66,7 @@ void rig_fork(const char *name, void (*fn)(void))
     }
 }
 
-void rig_expect_panic(const char *name, const char *text, void (*fn)(void))
+void rig_expect_panic(const char *name, const char *text, const int line[2], void (*fn)(void))
 {
     int p[2];
     char buf[16384];
@@ -87,8 +88,14 @@ void rig_expect_panic(const char *name, const char *text, void (*fn)(void))
     close(p[0]);
     int st;
     waitpid(pid, &st, 0);
-    bool ok = WIFEXITED(st) && WEXITSTATUS(st) == 134 && strstr(buf, "panic") && strstr(buf, text);
-    rig_check(ok, name, 0, text);
+    char want[200];
+    const char *first = strstr(text, "%d"), *second = first ? strstr(first + 2, "%d") : NULL;
+    int head = first ? (int)(first - text) : (int)strlen(text), middle = second ? (int)(second - first) - 2 : 0;
+    if (!first) snprintf(want, sizeof want, "%s", text);
+    else if (!second) snprintf(want, sizeof want, "%.*s%d%s", head, text, line[0], first + 2);
+    else snprintf(want, sizeof want, "%.*s%d%.*s%d%s", head, text, line[0], middle, first + 2, line[1], second + 2);
+    bool ok = WIFEXITED(st) && WEXITSTATUS(st) == 134 && strstr(buf, "panic") && strstr(buf, want);
+    rig_check(ok, name, 0, want);
     if (!ok) fprintf(stderr, "status %#x, output: %s\n", st, buf);
 }
 
@@ -202,6 +209,12 @@ bool rig_wait(bool (*done)(void *), void *arg, u64 ns)
 void rig_pause_ns(u64 ns)
 {
     for (u64 end = plat_time_ns() + ns; plat_time_ns() < end;) __builtin_ia32_pause();
+}
+
+void rig_sleep_ns(u64 ns)
+{
+    struct timespec left = {.tv_sec = (time_t)(ns / NS_PER_SEC), .tv_nsec = (long)(ns % NS_PER_SEC)};
+    while (nanosleep(&left, &left) != 0);
 }
 
 static void signals_of(int tid)

@@ -22,8 +22,8 @@ struct kick_page {
     u64 tsc[256];
 };
 _Static_assert(offsetof(struct kick_page, count) == 0x100 && offsetof(struct kick_page, tsc) == 0x800, "kick.S");
-enum { VEC_FIRST = 0x40, VEC_POST = 0x40, N_POST = 16, VEC_TICK = 0x50, N_TICK = 8, VEC_IPI = 0x5e, VEC_TIMER = 0x5f, KINDS = 14, BENCHES = 6 };
-enum kick_kind { K_HALT, K_SPIN, K_SELF, K_CALL, K_CPUID, K_PORT, K_MMIO, K_REP, K_STI, K_SS, K_DEC, K_SMC, K_SSE, K_CHAIN };
+enum { VEC_FIRST = 0x40, VEC_POST = 0x40, N_POST = 16, VEC_TICK = 0x50, N_TICK = 8, VEC_IPI = 0x5e, VEC_TIMER = 0x5f, KINDS = 15, BENCHES = 6 };
+enum kick_kind { K_HALT, K_SPIN, K_SELF, K_CALL, K_CPUID, K_PORT, K_MMIO, K_REP, K_STI, K_SS, K_DEC, K_SMC, K_SSE, K_CHAIN, K_MEM };
 extern const char *const kick_kinds[KINDS];
 
 struct rig_options { bool exit_poll, no_chain; const char *kernel; };
@@ -40,6 +40,7 @@ void rig_stop(void);                          // the guest ends; does not return
 u64 rig_random(u64 n);                        // 0..n-1
 bool rig_wait(bool (*done)(void *), void *arg, u64 ns);   // spins, politely; false: time is up
 void rig_pause_ns(u64 ns);                    // passes time without sleeping
+void rig_sleep_ns(u64 ns);                     // sleeps
 NORETURN void rig_stall(const char *what);    // says all that is known about who waits for what, and ends the process as failed
 static inline u64 rig_tsc(void) { return __builtin_ia32_rdtsc(); }
 
@@ -48,6 +49,6 @@ void rig_check(bool ok, const char *file, int line, const char *what);
 #define CHECK(c) rig_check((c), __FILE__, __LINE__, #c)
 // Runs fn in a child that has 1 hour at most; adds its checks to ours, one failure if it died. Before core_init.
 void rig_fork(const char *name, void (*fn)(void));
-// Runs fn in a child that is expected to panic with `text` in its message.
-void rig_expect_panic(const char *name, const char *text, void (*fn)(void));
+// Runs fn in a child that is expected to panic with `text` in its message, where %d twice at most stands for line[0] and line[1].
+void rig_expect_panic(const char *name, const char *text, const int line[2], void (*fn)(void));
 int rig_result(void);                         // prints the closing line
