@@ -2,9 +2,10 @@
 // a lock. The reader repeats when it met a writer. A writer must not be interrupted by a reader on its own core, which the BQL
 // (interrupts off) guarantees. Fields guarded by it are read and written with SEQ_GET and SEQ_SET, so that no access tears.
 //
-// What is guarded here are clocks, so both sides also read the time inside their sections, and the two must fit: the time that a reader took
-// lies before the one that a later writer takes, or a clock that is stopped would go back. RDTSC is ordered with nothing by itself. So a writer
-// makes "odd" visible before it goes on (a full fence), and a reader has the time before it looks at the sequence again (LFENCE, SDM 2B RDTSC).
+// What is guarded here are clocks, so both sides also read the time inside their sections, and the two must fit: the time that a reader
+// took lies before the one that a later writer takes, or a clock that is stopped would go back. RDTSC is ordered with nothing by itself.
+// So a writer makes "odd" visible before it goes on (a full fence), and a reader has the time before it looks at the sequence again
+// (LFENCE, SDM 2B RDTSC).
 #pragma once
 
 #include "kernel/base/types.h"

@@ -1,9 +1,10 @@
-// exit=interrupt against exit=poll: what the check costs in size and speed, and how long an interrupt waits for a busy guest. Tables on standard output.
+// exit=interrupt against exit=poll: what the check costs in size and speed, and how long an interrupt waits for a busy guest. Tables on
+// standard output.
 //
-// Latency is measured from the call that posts the interrupt to the first instruction of the guest's handler, which is RDTSC: so it holds everything, the
-// host's signal, leaving translated code, the local APIC, the guest's IDT and the first block of the handler. "From the core's own handler": posted by
-// a timer's callback that interrupts the guest. "From another core": posted there, so it holds the host's way of waking or interrupting a thread. On a
-// machine that is busy otherwise the maximum is the host's scheduler, not ours.
+// Latency is measured from the call that posts the interrupt to the first instruction of the guest's handler, which is RDTSC: so it holds
+// everything, the host's signal, leaving translated code, the local APIC, the guest's IDT and the first block of the handler. "From the
+// core's own handler": posted by a timer's callback that interrupts the guest. "From another core": posted there, so it holds the host's
+// way of waking or interrupting a thread. On a machine that is busy otherwise the maximum is the host's scheduler, not ours.
 #include "tests/kick/rig.h"
 
 #include <stdlib.h>
@@ -13,11 +14,11 @@
 #include "tcg/guest/x86/start.h"
 #include "tcg/run/tcg.h"
 
-enum { SAMPLES = 200000, WORKLOADS = 8, REPEATS = 7, SOURCES = 2 };
+enum { SAMPLES = 200000, WORKLOADS = 8, REPEATS = 200, SOURCES = 2 };
 static const u8 workloads[WORKLOADS] = {K_DEC, K_MEM, K_CALL, K_CHAIN, K_CPUID, K_PORT, K_REP, K_HALT};
 static const struct { const char *name; u32 iterations; } loops[BENCHES] = {
-    {"dec, jnz", 200000000}, {"5 x alu, jnz", 100000000}, {"2 loads, store, jnz", 50000000}, {"call, ret, jnz", 20000000},
-    {"8 x (inc, jmp), jnz", 10000000}, {"branches either way", 50000000}};
+    {"dec, jnz", 2000000}, {"5 x alu, jnz", 1000000}, {"2 loads, store, jnz", 500000}, {"call, ret, jnz", 300000},
+    {"8 x (inc, jmp), jnz", 100000}, {"branches either way", 1000000}};   // a millisecond: shorter than a turn of the host's scheduler
 
 struct latency { u32 n; u64 median, p999, max; };
 static struct result {
@@ -124,14 +125,14 @@ static void latencies(u64 ns)
 
 static bool bench_done(void *arg) { return rig_page()->bench == 0; }
 
-static void speeds(u32 divide)
+static void speeds(unsigned repeats)
 {
     volatile struct kick_page *p = rig_page();
     p->mask = 1u << K_HALT;
     for (unsigned n = 0; n < BENCHES; n++) {
         b.r->ticks[n] = UINT64_MAX;
-        for (unsigned i = 0; i < REPEATS; i++) {
-            p->iterations = loops[n].iterations / divide;
+        for (unsigned i = 0; i < repeats; i++) {
+            p->iterations = loops[n].iterations;
             p->bench = n + 1;
             vcpu_post_interrupt(rig_vcpu(), VEC_POST + 1, false);
             if (!rig_wait(bench_done, NULL, 60 * NS_PER_SEC)) rig_stall("a timed loop");
@@ -176,7 +177,7 @@ static void measure(void)
     rig_page()->self = 0;
     u64 t0 = rig_tsc(), n0 = plat_time_ns();
     b.to_host = (s64)(rig_tsc() - x86_vcpu_tsc(rig_vcpu()));
-    speeds(quick ? 100 : 1);
+    speeds(quick ? 20 : REPEATS);
     latencies(quick ? 200000000 : 3 * NS_PER_SEC);
     lock_cost();
     b.r->tsc_hz = muldiv64(rig_tsc() - t0, NS_PER_SEC, plat_time_ns() - n0);
@@ -184,7 +185,7 @@ static void measure(void)
 
 static void run(unsigned n)
 {
-    const struct rig_options o = {.exit_poll = n, .kernel = b.kernel};
+    const struct rig_options o = {.exit_poll = n, .pin = true, .kernel = b.kernel};
     b.r = &results[n];
     b.samples = calloc(SAMPLES, sizeof *b.samples);
     CHECK(rig_run(&o, measure) == 0x21);
@@ -201,14 +202,14 @@ static const char *fixed(u64 v, unsigned digits)
     static unsigned next;
     char *s = text[next++ % 4];
     u64 unit = digits == 3 ? 1000 : digits == 2 ? 100 : 10;
-    snprintf(s, sizeof text[0], "%llu.%0*llu", (unsigned long long)(v / unit), (int)digits, (unsigned long long)(v % unit));
+    snprintf(s, sizeof text[0], "%llu.%0*llu", (ull)(v / unit), (int)digits, (ull)(v % unit));
     return s;
 }
 
 static void tables(void)
 {
     const struct result *i = &results[0], *p = &results[1];
-    printf("TSC %llu MHz. Times in TSC ticks.\n\n%-24s %12s %12s\n", (unsigned long long)(i->tsc_hz / 1000000), "", "interrupt", "poll");
+    printf("TSC %llu MHz. Times in TSC ticks.\n\n%-24s %12s %12s\n", (ull)(i->tsc_hz / 1000000), "", "interrupt", "poll");
 #define ROW(name, a, c) printf("%-24s %12s %12s\n", name, fixed(a, 2), fixed(c, 2))
     ROW("blocks", i->tbs * 100, p->tbs * 100);
     ROW("code bytes per block", i->code_bytes * 100 / i->tbs, p->code_bytes * 100 / p->tbs);
@@ -220,13 +221,14 @@ static void tables(void)
                (long long)(p->ticks[n] * 100 / i->ticks[n]) - 100);
     static const char *const sources[SOURCES] = {"raised in the core's own handler", "raised on another core"};
     for (unsigned s = 0; s < SOURCES; s++) {
-        printf("\nlatency, %-20s %28s   %s\n%-14s %10s %10s %10s %12s %10s %10s %10s %12s\n", sources[s], "exit=interrupt", "           exit=poll", "guest busy with",
-               "samples", "median", "99.9 %", "max", "samples", "median", "99.9 %", "max");
+        printf("\nlatency, %s\n%-15s %45s %45s\n%-15s", sources[s], "", "exit=interrupt", "exit=poll", "guest busy with");
+        for (unsigned m = 0; m < 2; m++) printf(" %10s %10s %10s %12s", "samples", "median", "99.9 %", "max");
+        printf("\n");
         for (unsigned w = 0; w < WORKLOADS; w++) {
             printf("%-15s", kick_kinds[workloads[w]]);
             for (unsigned m = 0; m < 2; m++) {
                 const struct latency *l = &results[m].lat[w][s];
-                printf(" %10u %10llu %10llu %12llu", l->n, (unsigned long long)l->median, (unsigned long long)l->p999, (unsigned long long)l->max);
+                printf(" %10u %10llu %10llu %12llu", l->n, (ull)l->median, (ull)l->p999, (ull)l->max);
             }
             printf("\n");
         }

@@ -1,5 +1,5 @@
-// The big lock: misuse is caught at once and with the place; what is dispatched without it; who may touch what from interrupt context; stopping the machine
-// stops its clock. Misuse happens in children that are expected to panic.
+// The big lock: misuse is caught at once and with the place; what is dispatched without it; who may touch what from interrupt context;
+// stopping the machine stops its clock. Misuse happens in children that are expected to panic.
 #include "tests/kick/rig.h"
 
 #include <signal.h>

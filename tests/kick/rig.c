@@ -142,9 +142,24 @@ static bool ready(void *arg)
     return rig.cpu && rig_page()->magic == MAGIC;
 }
 
+// For measuring: the two must not take turns on one CPU. Where there is but one they do.
+static void pin(unsigned n)
+{
+    cpu_set_t all, one;
+    if (!rig.o.pin || sched_getaffinity(0, sizeof all, &all) != 0) return;
+    CPU_ZERO(&one);
+    for (int c = 0; c < CPU_SETSIZE; c++) {
+        if (!CPU_ISSET(c, &all) || n--) continue;
+        CPU_SET(c, &one);
+        sched_setaffinity(0, sizeof one, &one);
+        return;
+    }
+}
+
 static void second_core(void *arg)
 {
     (void)arg;
+    pin(1);
     if (!rig_wait(ready, NULL, 20 * NS_PER_SEC)) rig_stall("the guest to start");
     rig.test();
     rig_stop();
@@ -169,6 +184,7 @@ int rig_run(const struct rig_options *o, void (*test)(void))
     timer_mod_ns(&rig.find, clock_ns(CLOCK_REALTIME_) + 1000000);
     bql_unlock();
     if (!plat_core_start(1, second_core, NULL)) panic("no second core");
+    pin(0);
     machine_run(&code);
     return code;
 }
@@ -234,11 +250,11 @@ void rig_stall(const char *what)
     if (c) {
         volatile struct kick_page *p = rig_page();
         fprintf(stderr, "  guest: kind %s, %u rounds, loops %u\n", p->kind < KINDS ? kick_kinds[p->kind] : "?", p->rounds, p->loops);
-        fprintf(stderr, "  vCPU: exit_request %u, in_guest %u, halted %u, pc %#llx, irq_look %u, helper_ra %#llx, last TB %p\n", c->exit_request, c->in_guest,
-                c->halted, (unsigned long long)c->pc, c->irq_look, (unsigned long long)c->helper_ra, (void *)c->last_tb);
-        fprintf(stderr, "  posted %#llx %#llx, events %#x\n", (unsigned long long)c->posted[1], (unsigned long long)c->posted[2], c->posted_events);
-        fprintf(stderr, "  its core: interrupts off %u, BQL held %u (%s:%d), in interrupt %u, pending %#x, kick sent %u\n", rig.core->off, rig.core->held,
-                rig.core->where, rig.core->where_line, rig.core->in_irq, rig.core->pending, rig.core->kick_sent);
+        fprintf(stderr, "  vCPU: exit_request %u, in_guest %u, halted %u, pc %#llx, irq_look %u, helper_ra %#llx, last TB %p\n", c->exit_request,
+                c->in_guest, c->halted, (ull)c->pc, c->irq_look, (ull)c->helper_ra, (void *)c->last_tb);
+        fprintf(stderr, "  posted %#llx %#llx, events %#x\n", (ull)c->posted[1], (ull)c->posted[2], c->posted_events);
+        fprintf(stderr, "  its core: interrupts off %u, BQL held %u (%s:%d), in interrupt %u, pending %#x, kick sent %u\n", rig.core->off,
+                rig.core->held, rig.core->where, rig.core->where_line, rig.core->in_irq, rig.core->pending, rig.core->kick_sent);
     }
     signals_of(getpid());
     rig_check(false, __FILE__, __LINE__, what);
