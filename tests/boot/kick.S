@@ -106,7 +106,8 @@ _start: cli
         sti
 
 # ---- one round: choose, perhaps interrupt ourselves, be busy until something came ----
-round:  cmpl    $0, STOP
+round:  movl    $0, flag                         # first: whoever asks for something asks, and then interrupts
+        cmpl    $0, STOP
         jne     end
         mov     limit, %eax
         test    %eax, %eax
@@ -122,7 +123,6 @@ round:  cmpl    $0, STOP
         bt      %edx, MASK
         jnc     1b                               # (also while the host allows none: it is about to ask for something)
         mov     %edx, KIND
-        movl    $0, flag
         cmpl    $0, SELF
         je      3f
         test    $0x10000, %eax

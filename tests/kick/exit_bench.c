@@ -24,7 +24,7 @@ struct latency { u32 n; u64 median, p999, max; };
 static struct result {
     u64 code_bytes, tbs, host_insns, guest_insns, ticks[BENCHES];
     struct latency lat[WORKLOADS][SOURCES];
-    u64 pair, counting, tsc_hz;
+    u64 pair, counting, kick, again, tsc_hz;
 } *results;
 
 static struct {
@@ -168,6 +168,30 @@ static void lock_cost(void)
     b.r->counting = (rig_tsc() - t1) * 10 / N;
 }
 
+static bool kick_seen(void *arg) { return !__atomic_load_n(&rig_vcpu()->exit_request, __ATOMIC_SEQ_CST); }
+
+// A kick that interrupts, and one that finds it on its way.
+static void kick_cost(void)
+{
+    rig_page()->mask = 1u << K_DEC;
+    for (unsigned which = 0; which < 2; which++) {
+        b.n = 0;
+        for (unsigned n = 0; n < 2000; n++) {
+            u64 t0 = rig_tsc();
+            vcpu_kick(rig_vcpu());
+            u64 t1 = rig_tsc();
+            vcpu_kick(rig_vcpu());
+            u64 t2 = rig_tsc();
+            sample(which ? t1 : t0, which ? t2 : t1);
+            if (!rig_wait(kick_seen, NULL, 5 * NS_PER_SEC)) rig_stall("a kick to be seen");
+            rig_pause_ns(20000);
+        }
+        struct latency l;
+        summarise(&l);
+        *(which ? &b.r->again : &b.r->kick) = l.median;
+    }
+}
+
 static void measure(void)
 {
     bool quick = getenv("CUPEL_BENCH_QUICK");
@@ -180,6 +204,7 @@ static void measure(void)
     speeds(quick ? 20 : REPEATS);
     latencies(quick ? 200000000 : 3 * NS_PER_SEC);
     lock_cost();
+    kick_cost();
     b.r->tsc_hz = muldiv64(rig_tsc() - t0, NS_PER_SEC, plat_time_ns() - n0);
 }
 
@@ -233,7 +258,8 @@ static void tables(void)
             printf("\n");
         }
     }
-    printf("\nthe big lock, taken and released: %s ticks, of which %s for counting\n", fixed(i->pair, 1), fixed(i->counting, 1));
+    printf("\na kick from another core: %llu ticks; one more while it is on its way: %llu\n", (ull)i->kick, (ull)i->again);
+    printf("the big lock, taken and released: %s ticks, of which %s for counting\n", fixed(i->pair, 1), fixed(i->counting, 1));
 }
 
 int main(int argc, char **argv)
