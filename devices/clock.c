@@ -17,6 +17,7 @@
 
 #include "devices/seqlock.h"
 #include "kernel/base/bits.h"
+#include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/plat.h"
 
@@ -35,6 +36,7 @@ static struct {
     struct list runs;
     u64 armed;                          // what plat_timer_arm was told last; 0: unknown
     unsigned running;                   // cores inside clocks_run_expired: it arms when it ends
+    u64 fired[CLOCK_COUNT_], interrupts, armings;
 } clk;
 
 static bool clock_is_vm(enum clock_type c) { return c == CLOCK_VIRTUAL_ || c == CLOCK_VIRTUAL_RT_; }
@@ -99,6 +101,7 @@ static void clocks_arm(void)
     for (int c = 0; c < CLOCK_COUNT_; c++) due = min_u64(due, clock_due(c));
     if (due == clk.armed) return;
     clk.armed = due;
+    clk.armings++;
     plat_timer_arm(due);
 }
 
@@ -119,9 +122,8 @@ void clock_pause_vm(void)
 {
     ASSERT(bql_held(), "clock paused without the BQL");
     if (!clk.vm_running) return;
-    u64 now = plat_time_ns() + clk.vm_offset;
     seqlock_write_begin(&clk.seq);
-    SEQ_SET(clk.vm_frozen, now);
+    SEQ_SET(clk.vm_frozen, plat_time_ns() + clk.vm_offset);   // inside: nobody has read a later time
     SEQ_SET(clk.vm_running, false);
     seqlock_write_end(&clk.seq);
     clocks_arm();
@@ -159,9 +161,9 @@ void clock_enable(enum clock_type c, bool on)
     clocks_arm();
 }
 
-void timer_init(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque)
+void timer_init_named(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque, const char *name)
 {
-    *t = (struct timer){.clock = c, .expire_ns = UINT64_MAX, .fn = fn, .opaque = opaque};
+    *t = (struct timer){.clock = c, .expire_ns = UINT64_MAX, .fn = fn, .opaque = opaque, .name = name};
     list_init(&t->link);
 }
 
@@ -199,6 +201,7 @@ static void timer_fire(struct timer *t)
         return;
     }
     t->expire_ns = UINT64_MAX;
+    clk.fired[t->clock]++;
     t->fn(t->opaque);
     ASSERT(bql_held(), "a timer callback returned without the BQL");
 }
@@ -221,10 +224,42 @@ static void clock_run_expired(enum clock_type c)
 void clocks_run_expired(void)
 {
     ASSERT(bql_held(), "timers run without the BQL");
+    clk.interrupts++;
     clk.running++;
     for (int c = 0; c < CLOCK_COUNT_; c++)
         if (clock_ticks(c)) clock_run_expired(c);
     clk.running--;
     clk.armed = 0;   // the timer fired: whatever it was told is spent
     clocks_arm();
+}
+
+// ---- the monitor's view ----
+
+static void timer_line(const struct timer *t, u64 now, void (*out)(void *o, const char *s), void *o)
+{
+    char b[120];
+    bool late = t->expire_ns < now;
+    u64 us = (late ? now - t->expire_ns : t->expire_ns - now) / 1000;
+    fmt_snprintf(b, sizeof b, "    %s %llu.%06llu s  %s\n", late ? "late by" : "in", (unsigned long long)(us / 1000000),
+                 (unsigned long long)(us % 1000000), t->name);
+    out(o, b);
+}
+
+void clocks_info(void (*out)(void *o, const char *s), void *o)
+{
+    static const char *const names[] = {"realtime", "virtual", "host", "virtual-rt"};
+    _Static_assert(ARRAY_SIZE(names) == CLOCK_COUNT_ && CLOCK_VIRTUAL_RT_ == 3, "enum clock_type");
+    char b[160];
+    ASSERT(bql_held(), "timers listed without the BQL");
+    for (int c = 0; c < CLOCK_COUNT_; c++) {
+        u64 now = clock_ns(c);
+        const char *state = !clk.enabled[c] ? "disabled" : clock_ticks(c) ? "runs" : "paused";
+        fmt_snprintf(b, sizeof b, "%-10s %llu.%09llu s, %s, %llu timers fired\n", names[c], (unsigned long long)(now / NS_PER_SEC),
+                     (unsigned long long)(now % NS_PER_SEC), state, (unsigned long long)clk.fired[c]);
+        out(o, b);
+        LIST_FOR(it, &clk.timers[c]) timer_line(timer_of(it), now, out, o);
+    }
+    fmt_snprintf(b, sizeof b, "physical timer: armed %llu times, %llu interrupts ran timers\n", (unsigned long long)clk.armings,
+                 (unsigned long long)clk.interrupts);
+    out(o, b);
 }

@@ -3,9 +3,16 @@
 // which.
 #pragma once
 
+#include "kernel/base/log.h"
 #include "kernel/base/types.h"
+#include "kernel/plat.h"
 #include "tcg/irq.h"
 #include "tcg/phys.h"
+
+// Who changes a device holds the BQL. It is asserted where all such changes pass: the dispatcher of accesses (tcg/run/phys.c),
+// clocks_run_expired for timer callbacks, changes of the memory map for constructors, irq_set for wires; and, by this macro, in every
+// function by which anybody else reaches a device. tools/lint.py names a function that lacks it.
+#define DEVICE_LOCKED() ASSERT(bql_held(), "%s without the BQL", __func__)
 
 // A wire into an interrupt controller. Setting it: BQL held, any context.
 struct irq {
@@ -15,6 +22,7 @@ struct irq {
 };
 static inline void irq_set(const struct irq *q, bool level)
 {
+    DEVICE_LOCKED();
     if (q->set) q->set(q->opaque, q->n, level);
 }
 static inline void irq_pulse(const struct irq *q)

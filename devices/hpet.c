@@ -74,6 +74,16 @@ static void hpet_set_counter(struct hpet *h, bool counting, u64 value)
     seqlock_write_end(&h->seq);
 }
 
+// The counter stops where it is, or goes on from there. BQL held.
+static void hpet_count(struct hpet *h, bool on)
+{
+    seqlock_write_begin(&h->seq);
+    u64 ticks = clock_ns(CLOCK_VIRTUAL_) / TICK_NS;
+    if (on != h->counting) SEQ_SET(h->offset, on ? h->offset - ticks : h->offset + ticks);
+    SEQ_SET(h->counting, on);
+    seqlock_write_end(&h->seq);
+}
+
 static bool hpet_legacy(const struct hpet *h) { return (h->config & 3) == (CFG_ENABLE | CFG_LEGACY); }
 static u64 tn_mask(const struct hpet_timer *t) { return t->config & TN_32 ? UINT32_MAX : UINT64_MAX; }
 static bool tn_is_periodic(const struct hpet_timer *t) { return t->config & TN_PERIODIC && t->period & tn_mask(t); }
@@ -144,14 +154,13 @@ static void hpet_catch_up(struct hpet *h)
 static void hpet_write_config(struct hpet *h, u64 val)
 {
     bool was_legacy = hpet_legacy(h), on = val & CFG_ENABLE;
-    u64 counter = hpet_counter(h);
     // Lines are let go before the route changes; tn_update_line takes the right ones again.
     u32 status = h->status;
     h->status = 0;
     for (int i = 0; i < TIMERS; i++) tn_update_line(&h->tn[i]);
     h->status = status;
     h->config = val & (CFG_ENABLE | CFG_LEGACY);
-    if (on != h->counting) hpet_set_counter(h, on, counter);
+    hpet_count(h, on);
     if (hpet_legacy(h) != was_legacy) {
         if (h->pit) pit_set_irq0_enabled(h->pit, was_legacy);
         if (h->rtc) rtc_set_irq8_enabled(h->rtc, was_legacy);
@@ -260,6 +269,7 @@ static const struct io_ops hpet_io = {.read = hpet_read, .write = hpet_write, .m
 
 void hpet_reset(struct hpet *h)
 {
+    DEVICE_LOCKED();
     if (h->config || h->counting) hpet_write_config(h, 0);
     hpet_set_counter(h, false, 0);
     h->status = 0;

@@ -118,6 +118,7 @@ static const struct io_ops ioapic_io = {.read = ioapic_read, .write = ioapic_wri
 
 void ioapic_reset(struct ioapic *s)
 {
+    DEVICE_LOCKED();
     s->select = s->id = 0;
     for (unsigned i = 0; i < PINS; i++) s->rte[i] = RTE_MASKED;
 }

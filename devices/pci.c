@@ -43,6 +43,7 @@ static void intx_update(struct pci_dev *d)
 
 void pci_intx_set(struct pci_dev *d, bool level)
 {
+    DEVICE_LOCKED();
     d->intx = level;
     intx_update(d);
 }
@@ -59,6 +60,7 @@ static bool msix_masked(const struct pci_dev *d, unsigned v)
 
 void pci_msix_notify(struct pci_dev *d, unsigned v)
 {
+    DEVICE_LOCKED();
     if (v >= d->msix.count || !pci_msix_enabled(d) || !pci_dma_enabled(d)) return;
     if (msix_masked(d, v)) {
         d->msix.pending |= 1u << v;
@@ -79,6 +81,7 @@ static void msix_flush(struct pci_dev *d)
 // Only aligned dwords and qwords are defined (6.8.2); smaller reads work, smaller writes are dropped.
 u64 pci_msix_read(struct pci_dev *d, u64 addr, unsigned size)
 {
+    DEVICE_LOCKED();
     if (size == 8) return pci_msix_read(d, addr, 4) | pci_msix_read(d, addr + 4, 4) << 32;
     u32 v = 0;
     if (addr >= PCI_MSIX_PBA) v = addr < PCI_MSIX_PBA + 4 ? d->msix.pending : 0;
@@ -88,6 +91,7 @@ u64 pci_msix_read(struct pci_dev *d, u64 addr, unsigned size)
 
 void pci_msix_write(struct pci_dev *d, u64 addr, u64 val, unsigned size)
 {
+    DEVICE_LOCKED();
     if (size == 8) {
         pci_msix_write(d, addr, val, 4);
         pci_msix_write(d, addr + 4, val >> 32, 4);
@@ -294,6 +298,7 @@ static void dev_reset(struct pci_dev *d)
 
 void pci_reset(struct pci *b)
 {
+    DEVICE_LOCKED();
     b->address = 0;
     for (unsigned i = 0; i < PCI_SLOTS; i++)
         if (b->dev[i]) dev_reset(b->dev[i]);

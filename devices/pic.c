@@ -222,6 +222,7 @@ static const struct io_ops elcr_io = {.read = elcr_read, .write = elcr_write, .m
 
 void pic_reset(struct pic *s)
 {
+    DEVICE_LOCKED();
     for (int i = 0; i < 2; i++) {
         struct pic8259 *c = &s->chip[i];
         u8 lines = c->lines;

@@ -189,7 +189,7 @@ static void rtc_expired(void *opaque)
 
 void rtc_set_irq8_enabled(struct rtc *s, bool on)
 {
-    ASSERT(bql_held(), "RTC switched without the BQL");
+    DEVICE_LOCKED();
     s->irq_enabled = on;
     rtc_update(s);
 }
@@ -291,6 +291,7 @@ void rtc_set_memory(struct rtc *s, u64 below_4g, u64 above_4g)
 // RESET# clears the interrupt enables and flags; time, alarm and CMOS have a battery.
 void rtc_reset(struct rtc *s)
 {
+    DEVICE_LOCKED();
     rtc_catch_up(s);
     s->ram[R_B] &= (u8)~(B_PIE | B_AIE | B_UIE | B_SQWE);
     s->ram[R_C] = 0;

@@ -28,6 +28,7 @@ bool virtio_running(const struct virtio_dev *d)
 
 void virtio_interrupt(struct virtio_dev *d, u16 vector, u8 isr_bit)
 {
+    DEVICE_LOCKED();
     if (pci_msix_enabled(&d->pci)) {
         if (vector != VIRTIO_NO_VECTOR) pci_msix_notify(&d->pci, vector);
         return;
@@ -38,6 +39,7 @@ void virtio_interrupt(struct virtio_dev *d, u16 vector, u8 isr_bit)
 
 void virtio_fail(struct virtio_dev *d, const char *why)
 {
+    DEVICE_LOCKED();
     if (d->status & STATUS_NEEDS_RESET) return;
     log_once(LOG_WARN, "virtio device in slot %u: %s; it waits for a reset (said once)", d->pci.slot, why);
     d->status |= STATUS_NEEDS_RESET;
@@ -178,6 +180,7 @@ static void queue_notified(struct virtio_dev *d, unsigned n)
 
 void virtq_more(struct virtio_dev *d, unsigned n)
 {
+    DEVICE_LOCKED();
     d->again |= 1u << n;
     timer_mod_ns(&d->again_timer, clock_ns(CLOCK_VIRTUAL_));
 }

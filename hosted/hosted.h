@@ -22,8 +22,10 @@ struct core {
     bool ticketed;            // ... and took a ticket for it (more than one core runs)
     volatile bool in_irq;     // in irq_process()
     u32 pending;              // IRQ_*
+    u32 kick_sent;            // atomic: a kick is on its way to irq_process; further ones need no signal
     const char *where;        // who took the BQL, for the panic about taking it twice
     int where_line;
+    struct lockstat bql;
     int tid;                  // 0: not started
     u64 stack_lo, stack_hi;   // bounds for the backtrace
     void *fault_uc;           // ucontext of the fault being handled, for panic

@@ -23,8 +23,13 @@ static void cmd_help(const char *arg);
 
 static void cmd_info(const char *arg)
 {
-    if (!strcmp(arg, "registers") || !strcmp(arg, "jit")) machine_info(arg, say_piece, NULL);
-    else say("info registers  guest registers\ninfo jit        translation statistics\n");
+    static const char *const topics[] = {"registers", "jit", "timers", "sync-profile"};
+    for (unsigned i = 0; i < ARRAY_SIZE(topics); i++)
+        if (!strcmp(arg, topics[i])) return machine_info(arg, say_piece, NULL);
+    say("info registers     guest registers\n"
+        "info jit           translation statistics\n"
+        "info timers        the clocks and their armed timers\n"
+        "info sync-profile  the big lock: how often it was taken, and for how long\n");
 }
 
 static void cmd_stop(const char *arg)
@@ -56,7 +61,7 @@ static const struct command {
     void (*fn)(const char *arg);
 } commands[] = {
     {"help", "?", "this list", cmd_help},
-    {"info", "i", "info registers, info jit", cmd_info},
+    {"info", "i", "info registers, jit, timers, sync-profile", cmd_info},
     {"stop", "s", "stop the guest", cmd_stop},
     {"cont", "c", "let it go on", cmd_cont},
     {"system_reset", "reset", "reset the guest", cmd_reset},

@@ -2,6 +2,7 @@
 // both begin with a pointer to the record, so GS:0 names it in every context.
 #pragma once
 
+#include "kernel/base/lockstat.h"
 #include "kernel/base/types.h"
 
 enum { CORES_MAX = 256 };
@@ -49,6 +50,7 @@ struct core {
     u64 bql_flags;                  // RFLAGS from before bql_lock
     const char *bql_file;           // who took it
     int bql_line;
+    struct lockstat bql_stat;
 
     // ---- shared between cores, by atomic accesses ----
     u32 state;                      // enum core_state

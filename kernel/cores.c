@@ -85,6 +85,13 @@ void cores_park(struct core *c)
     panic("core %u: its function returned", c->id);
 }
 
+bool plat_bql_stats(unsigned id, struct lockstat *s)
+{
+    if (id >= cores_count()) return false;
+    *s = cores.core[id]->bql_stat;
+    return true;
+}
+
 void plat_core_kick(unsigned id)
 {
     ASSERT(id < cores_count(), "there is no core %u", id);

@@ -84,6 +84,8 @@ static inline void cpu_set_cr4(u64 v) { __asm__ volatile("mov %0, %%cr4" : : "r"
 static inline void cpu_invlpg(u64 a) { __asm__ volatile("invlpg (%0)" : : "r"(a) : "memory"); }
 static inline void cpu_pause(void) { __asm__ volatile("pause" : : : "memory"); }
 
+static inline u64 cpu_flags(void) { u64 f; __asm__ volatile("pushfq; pop %0" : "=r"(f) : : "memory"); return f; }
+
 // Interrupts off; returns RFLAGS from before, for cpu_irq_restore.
 static inline u64 cpu_irq_save(void)
 {
@@ -112,9 +114,13 @@ static inline bool ticket_lock_try(struct ticket_lock *l)
     u32 now = __atomic_load_n(&l->serving, __ATOMIC_ACQUIRE);
     return __atomic_compare_exchange_n(&l->next, &now, now + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
 }
-static inline void ticket_lock(struct ticket_lock *l)
+// Returns the TSC when waiting began, 0 if there was none.
+static inline u64 ticket_lock(struct ticket_lock *l)
 {
-    if (!ticket_lock_try(l)) ticket_lock_wait(l);
+    if (ticket_lock_try(l)) return 0;
+    u64 asked = __builtin_ia32_rdtsc();
+    ticket_lock_wait(l);
+    return asked;
 }
 static inline void ticket_unlock(struct ticket_lock *l) { __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE); }
 

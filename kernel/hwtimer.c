@@ -9,6 +9,8 @@
 // nothing due and sets the hardware. That is rare: emulated timers are mostly put off, and a deadline that was put off costs nothing
 // until the old one comes. A timer of each core's own would save that interrupt and cost a lock around every list, and the interrupt to
 // tell the vCPU that its device has acted.
+//
+// What an interrupt arms is GAP_NS away at least, or a handler that is late could be followed by itself for ever, and the guest would stand.
 #include "kernel/hwtimer.h"
 
 #include "kernel/base/log.h"
@@ -19,6 +21,8 @@
 #include "kernel/lapic.h"
 #include "kernel/plat_events.h"
 #include "kernel/traps.h"
+
+enum { GAP_NS = 2000 };
 
 static struct {
     u64 tsc0, tsc_hz, lapic_hz, ns_factor;   // ns = ticks * ns_factor >> 32
@@ -61,10 +65,10 @@ static u64 hwtimer_earliest(void)
     return at;
 }
 
-// Sets the hardware for the earliest deadline. Boot core, lock held.
-static void hwtimer_program(void)
+// Sets the hardware for the earliest deadline, but none before `from`. Boot core, lock held.
+static void hwtimer_program(u64 from)
 {
-    u64 at = hwtimer_earliest();
+    u64 at = max_u64(hwtimer_earliest(), from);
     hwtimer.set = at;
     if (hwtimer.by_tsc) {   // 2^60 ns are 36 years, and their ticks fit in 64 bits
         u64 tsc = at == UINT64_MAX ? 0 : hwtimer.tsc0 + (u64)(((u128)min_u64(at, BIT(60)) << 32) / hwtimer.ns_factor) + 1;
@@ -88,7 +92,7 @@ void hwtimer_arm(enum hwtimer_user u, u64 deadline_ns)
     hwtimer.deadline[u] = deadline_ns;
     if (changed && !hwtimer.in_interrupt) {
         if (core_self()->id == 0) {
-            hwtimer_program();
+            hwtimer_program(0);
         } else if (deadline_ns < hwtimer.set) {
             hwtimer.set = deadline_ns;   // asked once
             lapic_send(hwtimer.home, VEC_TIMER);
@@ -115,6 +119,6 @@ void hwtimer_interrupt(void)
     if (due[HWTIMER_CONSOLE]) console_refresh();
     ticket_lock(&hwtimer.lock);
     hwtimer.in_interrupt = false;
-    hwtimer_program();
+    hwtimer_program(hwtimer_now_ns() + GAP_NS);
     ticket_unlock(&hwtimer.lock);
 }

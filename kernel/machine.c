@@ -291,5 +291,7 @@ void machine_info(const char *what, void (*out)(void *o, const char *s), void *o
             m.cpus[n]->ops->dump(m.cpus[n], out, o);
         }
     } else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, out, o);
-    else out(o, "info: registers, jit\n");
+    else if (!__builtin_strcmp(what, "timers")) clocks_info(out, o);
+    else if (!__builtin_strcmp(what, "sync-profile")) bql_info(out, o);
+    else out(o, "info: registers, jit, timers, sync-profile\n");
 }

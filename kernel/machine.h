@@ -43,4 +43,4 @@ void machine_reset(void);
 void machine_stop(void);
 void machine_cont(void);
 // Monitor texts. `out` gets zero-terminated pieces.
-void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);   // "registers", "jit"
+void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);   // "registers", "jit", "timers", "sync-profile"; BQL held

@@ -3,7 +3,8 @@
 // The BQL. Taking it switches interrupts off first, so that nothing on this core can come between, and then takes the ticket
 // between cores. What RFLAGS.IF was before is kept in the core's record and put back by the release: inside a handler, where
 // interrupts are off already, they stay off. Handlers only ever interrupt code that does not hold the lock (it would have them
-// off), which is why it need not be recursive.
+// off), which is why it need not be recursive. That nobody switches them on meanwhile is checked where it would show: at the release,
+// and by trap_dispatch when an interrupt comes while the lock is held.
 #include "kernel/plat.h"
 
 #include "kernel/base/log.h"
@@ -71,7 +72,7 @@ void bql_lock_at(const char *file, int line)
     u64 flags = cpu_irq_save();
     struct core *c = core_self();
     if (c->bql_held) panic("%s:%d: BQL taken twice; first at %s:%d", file, line, c->bql_file, c->bql_line);
-    ticket_lock(&plat.bql);
+    lockstat_taken(&c->bql_stat, ticket_lock(&plat.bql));
     c->bql_held = true;
     c->bql_flags = flags;
     c->bql_file = file;
@@ -82,8 +83,10 @@ void bql_unlock_at(const char *file, int line)
 {
     struct core *c = core_self();
     if (!c->bql_held) panic("%s:%d: BQL released but not held", file, line);
+    if (cpu_flags() & RFLAGS_IF) panic("%s:%d: BQL released with interrupts on; taken at %s:%d", file, line, c->bql_file, c->bql_line);
     u64 flags = c->bql_flags;
     c->bql_held = false;
+    lockstat_released(&c->bql_stat);
     ticket_unlock(&plat.bql);
     cpu_irq_restore(flags);
 }
@@ -100,9 +103,10 @@ void plat_idle(void)
     ASSERT(c->bql_held && !c->in_interrupt, "plat_idle needs the BQL, outside handlers");
     u64 flags = c->bql_flags;   // handlers that come meanwhile take the lock themselves
     c->bql_held = false;
+    lockstat_released(&c->bql_stat);
     ticket_unlock(&plat.bql);
     core_sleep();
-    ticket_lock(&plat.bql);
+    lockstat_taken(&c->bql_stat, ticket_lock(&plat.bql));
     c->bql_held = true;
     c->bql_flags = flags;
 }

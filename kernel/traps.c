@@ -5,6 +5,7 @@
 // where the interrupted code goes on: that is how translated code is left without polling, whatever the interrupt was.
 #include "kernel/traps.h"
 
+#include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cores.h"
@@ -61,8 +62,9 @@ static void trap_exception(struct core *c, struct trap_frame *f)
     panic_trap(f);
 }
 
-static void trap_interrupt(struct trap_frame *f)
+static void trap_interrupt(struct core *c, struct trap_frame *f)
 {
+    if (c->bql_held) panic("interrupts are on (rip %#llx), but %s:%d holds the BQL", (unsigned long long)f->rip, c->bql_file, c->bql_line);
     switch (f->vector) {
     case VEC_TIMER: hwtimer_interrupt(); break;
     case VEC_SERIAL: case VEC_KEYBOARD: console_interrupt(f->vector == VEC_SERIAL); break;
@@ -86,7 +88,7 @@ void trap_dispatch(struct trap_frame *f)
     c->frame = f;
     c->in_interrupt++;
     if (f->vector < 32) trap_exception(c, f);
-    else trap_interrupt(f);
+    else trap_interrupt(c, f);
     c->in_interrupt--;
     c->frame = outer;
 }

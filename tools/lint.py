@@ -6,6 +6,7 @@ Usage: tools/lint.py [--fast]     (--fast leaves out the compilers)
   - every header opens with #pragma once (after its comment) and compiles alone, with gcc and clang;
   - every source compiles with clang too, with the build's warnings;
   - no include cycles; both machines are x86-64, so a name says guest or host;
+  - every function by which somebody else reaches a device asserts who holds the big lock, or owns the device;
   - no mutable non-static global data in C sources; spaces, no trailing blanks, a newline at the end;
   - (report only) lines above 160 columns, what clang-format would change;
   - a source opens with a comment that says what it is.
@@ -138,6 +139,29 @@ def text_check(path, text):
             say(path, line_of(text, m.start()), f"'{m.group(2)}' is a mutable global; make it static")
 
 
+# Non-static functions of devices/ that assert neither the BQL nor ownership, and why they need not. Callbacks are asserted by those who call them:
+# the dispatcher of accesses, clocks_run_expired, irq_set.
+LOCK_FREE = [
+    (r"\w+_(new|init)|vlapic_bus_add|pci_(bar|cap)_add|rtc_set_(cmos|memory)|hpet_set_legacy|lapic_set_(pic|tsc)|timer_init_named|clocks_init",
+     "building and wiring, before the first vCPU runs; what they add to the memory map is asserted there"),
+    (r"clock_ns|\w+_pin|\w+_enabled|\w+_running|\w+_driven|\w+_translates|rtc_nmi_masked|vlapic_of", "reads"),
+    (r"lapic_deliver|lapic_msi", "posts to vCPUs: any context, no lock"),
+    (r"vlapic_\w+", "from lapic.c's entry points, which assert the owner"),
+]
+LOCK_FILES = re.compile(r"devices/(?!aml|acpi_tables|load)\w+\.c$")    # the others write tables and images into guest memory
+FUNCTION = re.compile(r"^(?!static)[a-z][\w \*]*?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", re.M | re.S)
+ASSERTS_LOCK = re.compile(r"DEVICE_LOCKED\(\)|ASSERT\(bql_held\(\)|LAPIC_OWNED\(|\bbql_lock\(\)")
+
+
+def lock_check(path, text):
+    if not LOCK_FILES.match(path):
+        return
+    for m in FUNCTION.finditer(text):
+        name, body = m.groups()
+        if not ASSERTS_LOCK.search(body) and not any(re.fullmatch(rx, name) for rx, _ in LOCK_FREE):
+            say(path, line_of(text, m.start()), f"{name} changes a device, but does not assert who may: DEVICE_LOCKED()")
+
+
 # ---- the compilers ------------------------------------------------------------------------------------------------------
 
 def flags_for(path, alone):
@@ -204,6 +228,7 @@ def main():
             text = f.read()
         graph[path] = includes_check(path, text)
         text_check(path, text)
+        lock_check(path, text)
     cycles_check(graph)
     if "--fast" not in sys.argv[1:]:
         compilers_check(paths)

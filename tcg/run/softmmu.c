@@ -14,9 +14,16 @@
 
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
+#include "kernel/plat.h"
 #include "tcg/run/tcg.h"
 
 struct page_at { struct gpa page; u8 *host; struct region *region; };
+
+// A TLB is its vCPU's own: interrupt context queues such work (cpu_run_async) and its owner does it.
+static void tlb_touched(const struct vcpu *c)
+{
+    ASSERT(!plat_in_interrupt(), "TLB of vCPU %u touched in interrupt context", c->index);
+}
 
 static void big_forget(struct vcpu *c)
 {
@@ -26,6 +33,7 @@ static void big_forget(struct vcpu *c)
 
 void tlb_flush(struct vcpu *c)
 {
+    tlb_touched(c);
     c->n_flush++;
     memset(c->tlb, 0, sizeof c->tlb);
     memset(c->xsig, 0, sizeof c->xsig);
@@ -43,6 +51,7 @@ void tlb_flush(struct vcpu *c)
 
 void tlb_flush_local(struct vcpu *c)
 {
+    tlb_touched(c);
     c->n_flush++;
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], BITMAP_WORDS(TLB_SIZE)) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
@@ -52,6 +61,7 @@ void tlb_flush_local(struct vcpu *c)
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
 {
+    tlb_touched(c);
     c->n_flush_page++;
     u64 va = a.v & PAGE_MASK;
     if (va >= c->big[va >> 63].lo && va <= c->big[va >> 63].hi) {
@@ -112,6 +122,7 @@ static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill
 // Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
 static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
 {
+    tlb_touched(c);
     struct tlb_fill f;
     *at = (struct page_at){0};
     if (tcg_dice(c, 16)) vcpu_kick(c);

@@ -266,7 +266,7 @@ static void test_pit(void)
 {
     fake_start();
     fake_phys.n = 0;
-    pit = pit_new(&fake_phys, fake_irq(0));
+    pit = LOCKED(pit_new(&fake_phys, fake_irq(0)));
     fake_step(12345);
 
     // Counter and OUT after so many ticks from the load, per mode. Channel 2, gate high.
@@ -447,9 +447,9 @@ static void test_hpet(void)
     fake_phys.n = 0;
     memset(fake_lines, 0, sizeof fake_lines);
     for (unsigned i = 0; i < 24; i++) gsi[i] = fake_irq(i);
-    pit = pit_new(&fake_phys, fake_irq(0));
-    struct rtc *rtc = rtc_new(&fake_phys, fake_irq(8), GIB);
-    struct hpet *h = hpet_new(&fake_phys, gsi, 24);
+    pit = LOCKED(pit_new(&fake_phys, fake_irq(0)));
+    struct rtc *rtc = LOCKED(rtc_new(&fake_phys, fake_irq(8), GIB));
+    struct hpet *h = LOCKED(hpet_new(&fake_phys, gsi, 24));
     hpet_set_legacy(h, pit, rtc, fake_irq(0), fake_irq(8));
     CHECK_EQ(ld32(HP(H_CAP)), 0x8086a201);
     CHECK_EQ(ld32(HP(4)), 10000000);
@@ -605,7 +605,7 @@ static void test_rtc(void)
     fake_phys.n = 0;
     memset(fake_lines, 0, sizeof fake_lines);
     fake_wall = 1700000000ll * 1000000000ll - (s64)fake_time;   // Tuesday 2023-11-14 22:13:20 UTC
-    struct rtc *rtc = rtc_new(&fake_phys, fake_irq(8), 5 * GIB);
+    struct rtc *rtc = LOCKED(rtc_new(&fake_phys, fake_irq(8), 5 * GIB));
     CHECK(rtc_is(0x20, 0x23, 0x11, 0x14, 0x22, 0x13, 0x20));
     CHECK_EQ(rtc_rd(6), 3);
     CHECK_EQ(rtc_rd(13), 0x80);
