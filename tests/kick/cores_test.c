@@ -252,11 +252,11 @@ static void read_freely(void)
     }
     // Core 0 stands before its bql_lock at times; it reads 100 times in between.
     u32 free = 0;
-    for (int n = 0; n < 1000 && free < 5; n++) {
+    for (int n = 0; n < 100 && free < 5; n++) {
         rig_pause_ns(rig_random(2000));
         bql_lock();
         u64 before = V(reads);
-        free += rig_wait(many_reads, &before, 20000000);
+        free += rig_wait(many_reads, &before, 200000000);
         bql_unlock();
     }
     printf("clock reads: %llu, %llu in interrupts; %u times many while the other core held the lock\n", (ull)reads,
