@@ -342,6 +342,9 @@ static unsigned insns_limit(struct tcg *t)
     return n;
 }
 
+// Instructions that the next TB may have if it is to run once and be forgotten; 0: it is a TB like others.
+static unsigned oneshot_insns(const struct vcpu *c) { return c->one_insn ? 1 : c->few_insns; }
+
 static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
 {
     struct tcg *t = c->tcg;
@@ -355,11 +358,11 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     b->n_insns = b->len = 0;
     b->page[0] = pa.v >> PAGE_SHIFT;
     b->page[1] = ~0ull;
-    c->ops->translate(c, b, c->one_insn ? 1 : insns_limit(t));        // may raise: nothing has been allocated yet
+    c->ops->translate(c, b, oneshot_insns(c) ? oneshot_insns(c) : insns_limit(t));        // may raise: nothing has been allocated yet
     ir_verify(b);
     ir_optimise(b);
     make_room(t);
-    unsigned k = c->one_insn ? JC_NONE : class_of(t, mode, cs_base);
+    unsigned k = oneshot_insns(c) ? JC_NONE : class_of(t, mode, cs_base);
     struct tb *tb = tcg_arena_alloc(t, sizeof *tb);
     tb->pc = b->pc;
     tb->cs_base = cs_base;
@@ -370,7 +373,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     tb->page[0] = b->page[0];
     tb->page[1] = b->page[1];
     tb->jc_class = (u8)k;
-    tb->oneshot = c->one_insn;
+    tb->oneshot = oneshot_insns(c) != 0;
     host_tb_emit(t, b, tb);
     t->order[t->n_tbs++] = tb;
     if (trace_mask() & (TRACE_IN_ASM | TRACE_OP | TRACE_OUT_ASM)) trace_tb(c, b, tb);
@@ -396,9 +399,10 @@ struct tb *tb_get(struct vcpu *c)
     u32 mode;
     c->ops->tb_mode(c, &cs_base, &mode);
     struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), c->ops->mmu_mode(c, mode));
-    if (c->one_insn) {
+    if (oneshot_insns(c)) {
         struct tb *tb = tb_make(c, pa, cs_base, mode);
         c->one_insn = false;
+        c->few_insns = 0;
         return tb;
     }
     struct tb *tb = hash_find(t, pa.v, c->pc, cs_base, mode);
@@ -449,12 +453,19 @@ struct tb *tb_by_host(struct tcg *t, u64 rip)
     return rip >= (u64)tb->code && rip < (u64)tb->code + tb->code_size ? tb : NULL;
 }
 
-void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags)
+static const struct tb_mark *mark_at(const struct tb *tb, u64 rip)
 {
     u32 off = (u32)(rip - (u64)tb->code);
     unsigned n = 0;
     while (n + 1 < tb->n_marks && tb->marks[n + 1].off <= off) n++;
-    const struct tb_mark *m = &tb->marks[n];
+    return &tb->marks[n];
+}
+
+unsigned tb_insn_at(const struct tb *tb, u64 rip) { return mark_at(tb, rip)->insn; }
+
+void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags)
+{
+    const struct tb_mark *m = mark_at(tb, rip);
     c->pc = tb->pc + tb->insn_off[m->insn];
     const struct flag_recipe *r = &tb->recipes[m->recipe];
     if (r->kind == FR_HOST) c->cc = cc_from_eflags(eflags);

@@ -79,7 +79,25 @@ struct tb {
 struct tcg_config {
     u64 cache_size;       // bytes, at least 4 MiB
     bool exit_poll, no_chain;
+    bool icount;          // count guest instructions exactly (tcg/run/icount.c)
     unsigned max_insns;   // per TB, 1..TB_MAX_INSNS
+};
+
+// What a machine does with the count. Both are called by the vCPU's loop with the BQL held, never in interrupt context.
+struct icount_hooks {
+    // Runs what is due at this count; returns how many instructions may run before something is due again, 1 at least.
+    u64 (*turn)(void);
+    // The vCPU is halted and nothing is pending: moves time on, or sleeps (giving the BQL up meanwhile). May return for no reason.
+    void (*idle)(void);
+};
+
+// Owner: the vCPU that runs; there is one at a time under icount.
+struct icount {
+    const struct icount_hooks *hooks;
+    struct vcpu *runs;    // whose icount_left counts; NULL before the first
+    u64 end;              // the count at which its icount_left is 0
+    u64 seen;             // what icount_now said last
+    bool moved;           // something is due earlier than icount_left knows
 };
 
 // Addresses of the common code at the head of the cache (executable addresses), made by host_prologue_emit.
@@ -116,6 +134,7 @@ struct tcg {
     unsigned n_vcpus;
     u64 n_flushes, n_host_insns, n_guest_insns, translate_ticks;
     u64 dice;             // stress build: state of the random numbers
+    struct icount icount;
 };
 
 // Stress build: true once in `one_in` calls, at random but the same in every run; otherwise never. On the vCPU's core, not in
@@ -149,6 +168,8 @@ bool tb_page_has_code(struct tcg *t, struct gpa a);
 void tb_flush_all(struct tcg *t);
 // Architectural pc and flags at host address rip within tb. eflags: host EFLAGS, for FR_HOST.
 void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags);
+// Index of the guest instruction within tb that host address rip belongs to; exact where something can fault or call C.
+unsigned tb_insn_at(const struct tb *tb, u64 rip);
 u16 flags_recompute(const struct vcpu *c, const struct flag_recipe *r);   // FR_OP: the flags, in the format of vcpu.cc
 u16 cc_from_eflags(u64 eflags);                        // to the format of vcpu.cc
 
@@ -159,6 +180,22 @@ void tcg_info(const struct tcg *t, const struct vcpu *c, void (*out)(void *o, co
 // ---- cpu loop ----
 // Calls fn(c); returns when fn does or when something in it calls vcpu_leave(c). Nests.
 void tcg_catch(struct vcpu *c, void (*fn)(struct vcpu *c));
+
+// ---- icount.c; nothing here is called without tcg_config.icount ----
+void icount_set_hooks(struct tcg *t, const struct icount_hooks *h);    // before the first vCPU runs
+// Guest instructions completed so far, exact in helpers and in the loop. Any context: in an interrupt, a lower bound that never goes back.
+u64 icount_now(struct tcg *t);
+// Something has become due earlier: the loop asks the hooks at the next instruction boundary. Any context.
+void icount_moved(struct tcg *t);
+// For the loop. The budget is used up or no longer right; a halted vCPU; the TB for c's state, cut to the budget.
+void icount_turn(struct vcpu *c);
+void icount_idle(struct vcpu *c);
+struct tb *icount_cut(struct vcpu *c);
+// Translated code is left in the middle, at host address rip: gives back the instructions from there on.
+void icount_leave(struct vcpu *c, u64 rip);
+// A device is about to be accessed by translated code or a helper: unless the instruction is its TB's last, leaves before it and runs it alone.
+void icount_before_io(struct vcpu *c);
+static inline bool icount_due(const struct vcpu *c) { return c->tcg->cfg.icount && (c->icount_left <= 0 || c->tcg->icount.moved); }
 
 // ---- tcg/host ----
 // What emitted code needs and this processor lacks ("BMI2"), or NULL.

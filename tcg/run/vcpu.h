@@ -125,6 +125,8 @@ struct vcpu {
     struct { u64 va, page; } xtlb[MMU_MODES][XTLB_SIZE];    // linear page -> guest-physical page; valid where xsig is not 0
     bool jc_untracked;                 // some jump-cache entry may lie in a page that xtlb has forgotten
     struct { u64 lo, hi; } big[2];     // interval of linear addresses covered by large pages, lower and upper half; lo > hi: none
+    s64 icount_left;                   // [emitted] icount: instructions that may still run; meaningless without (tcg/run/icount.c)
+    u8 few_insns;                      // icount: not 0: translate the next TB with so many instructions at most, unregistered
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
