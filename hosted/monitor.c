@@ -23,8 +23,8 @@ static void cmd_help(const char *arg);
 
 static void cmd_info(const char *arg)
 {
-    if (!strcmp(arg, "registers") || !strcmp(arg, "jit")) machine_info(arg, say_piece, NULL);
-    else say("info registers  guest registers\ninfo jit        translation statistics\n");
+    if (!strcmp(arg, "registers") || !strcmp(arg, "jit") || !strcmp(arg, "icount")) machine_info(arg, say_piece, NULL);
+    else say("info registers  guest registers\ninfo jit        translation statistics\ninfo icount     instructions and virtual time\n");
 }
 
 static void cmd_stop(const char *arg)
@@ -56,7 +56,7 @@ static const struct command {
     void (*fn)(const char *arg);
 } commands[] = {
     {"help", "?", "this list", cmd_help},
-    {"info", "i", "info registers, info jit", cmd_info},
+    {"info", "i", "info registers, info jit, info icount", cmd_info},
     {"stop", "s", "stop the guest", cmd_stop},
     {"cont", "c", "let it go on", cmd_cont},
     {"system_reset", "reset", "reset the guest", cmd_reset},
