@@ -73,7 +73,7 @@ include tests/unit/unit.mk
 include tests/variants.mk
 include tests/kick/kick.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
-$(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf: $(B)/tests/%.elf: tests/boot/%.S
+$(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 # Programs that tests run in the guest, on top of the default guest's RAM disk: Linux unpacks one archive after the other.
@@ -85,12 +85,12 @@ $(TEST_INITRD): $(B)/guest/initrd $(B)/tests/guest/bin/remap
 
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test $(B)/tests/lock_test tests/boot/options_test.py tests/boot/multiboot_test.py
-ALL_RUNS = tools/lint.py $(QUICK_RUNS) $(B)/tests/kick_test $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted virtio console peer metal metal_cores bochs kick)
+ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" $(B)/tests/kick_test $(VARIANT_RUNS) \
+    $(patsubst %,tests/boot/%_test.py,hosted virtio console icount peer metal metal_cores bochs kick)
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py tests/boot/metal_cores_test.py

@@ -13,9 +13,12 @@ struct config_entry {
     unsigned kernel_line, initrd_line;
     u64 memory;                                 // bytes
     unsigned smp;
-    bool exit_poll, no_chain, one_core, no_reboot, debugcon;
+    bool exit_poll, no_chain, no_reboot, debugcon;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
+    u8 thread, icount, icount_shift, icount_sleep_off, seeded, rtc_base, rtc_clock;   // as in struct boot_info
+    u64 seed;
+    s64 rtc_sec;
     u32 debug_exit_base, debug_exit_size;
     unsigned selftest;                          // enum boot_selftest; such an entry needs no kernel
     u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port

@@ -12,6 +12,8 @@
 // On one core a callback cannot be running while anybody else holds the BQL. Across cores it can, if it let go of the BQL
 // for a while; clock_enable(off) therefore waits for the records in clk.runs.
 //
+// Under icount the virtual clock belongs to a clock_source. Its timers are not looked at here but by the vCPU's loop, between two instructions.
+//
 // Wall time may be stepped. A deadline of CLOCK_HOST_ is converted at most HOST_RECHECK_NS ahead, so that a step is noticed.
 #include "devices/clock.h"
 
@@ -35,12 +37,15 @@ static struct {
     bool enabled[CLOCK_COUNT_];
     struct list runs;
     u64 armed;                          // what plat_timer_arm was told last; 0: unknown
+    const struct clock_source *source;  // of CLOCK_VIRTUAL_, or NULL. Constant once vCPUs run
+    u64 source_due;                     // the deadline that it heard of last
     unsigned running;                   // cores inside clocks_run_expired: it arms when it ends
     u64 fired[CLOCK_COUNT_], interrupts, armings;
 } clk;
 
 static bool clock_is_vm(enum clock_type c) { return c == CLOCK_VIRTUAL_ || c == CLOCK_VIRTUAL_RT_; }
 static bool clock_ticks(enum clock_type c) { return clk.enabled[c] && (clk.vm_running || !clock_is_vm(c)); }
+static bool from_source(enum clock_type c) { return c == CLOCK_VIRTUAL_ && clk.source; }
 static struct timer *timer_of(struct list *l) { return CONTAINER_OF(l, struct timer, link); }
 static struct timer *clock_head(enum clock_type c)
 {
@@ -52,6 +57,8 @@ void clocks_init(void)
     clk.vm_running = false;
     clk.vm_frozen = clk.vm_offset = 0;
     clk.armed = clk.running = 0;
+    clk.source = NULL;
+    clk.source_due = UINT64_MAX;
     list_init(&clk.runs);
     for (int c = 0; c < CLOCK_COUNT_; c++) {
         list_init(&clk.timers[c]);
@@ -74,7 +81,7 @@ u64 clock_ns(enum clock_type c)
 {
     switch (c) {
     case CLOCK_HOST_: return plat_wall_ns();
-    case CLOCK_VIRTUAL_:
+    case CLOCK_VIRTUAL_: return clk.source ? clk.source->ns() : clock_vm_ns();
     case CLOCK_VIRTUAL_RT_: return clock_vm_ns();
     default: return plat_time_ns();
     }
@@ -84,7 +91,7 @@ u64 clock_ns(enum clock_type c)
 static u64 clock_due(enum clock_type c)
 {
     struct timer *t = clock_head(c);
-    if (!t || !clock_ticks(c)) return UINT64_MAX;
+    if (!t || !clock_ticks(c) || from_source(c)) return UINT64_MAX;
     if (c == CLOCK_HOST_) {
         u64 now = plat_wall_ns();
         return plat_time_ns() + (t->expire_ns > now ? min_u64(t->expire_ns - now, HOST_RECHECK_NS) : 0);
@@ -94,10 +101,23 @@ static u64 clock_due(enum clock_type c)
     return due < 1 ? 1 : due >= UINT64_MAX ? UINT64_MAX - 1 : (u64)due;
 }
 
+void clock_set_source(const struct clock_source *s) { clk.source = s; }
+
+u64 clock_virtual_deadline(void)
+{
+    ASSERT(bql_held(), "virtual deadline read without the BQL");
+    struct timer *t = clock_head(CLOCK_VIRTUAL_);
+    return t && clk.enabled[CLOCK_VIRTUAL_] ? t->expire_ns : UINT64_MAX;
+}
+
 static void clocks_arm(void)
 {
     u64 due = UINT64_MAX;
     if (clk.running) return;
+    if (clk.source && clock_virtual_deadline() != clk.source_due) {
+        clk.source_due = clock_virtual_deadline();
+        clk.source->moved();
+    }
     for (int c = 0; c < CLOCK_COUNT_; c++) due = min_u64(due, clock_due(c));
     if (due == clk.armed) return;
     clk.armed = due;
@@ -227,9 +247,18 @@ void clocks_run_expired(void)
     clk.interrupts++;
     clk.running++;
     for (int c = 0; c < CLOCK_COUNT_; c++)
-        if (clock_ticks(c)) clock_run_expired(c);
+        if (clock_ticks(c) && !from_source(c)) clock_run_expired(c);
     clk.running--;
     clk.armed = 0;   // the timer fired: whatever it was told is spent
+    clocks_arm();
+}
+
+void clock_run_virtual(void)
+{
+    ASSERT(bql_held() && clk.source, "virtual timers run without the BQL or without a source");
+    clk.running++;
+    if (clock_ticks(CLOCK_VIRTUAL_)) clock_run_expired(CLOCK_VIRTUAL_);
+    clk.running--;
     clocks_arm();
 }
 

@@ -51,8 +51,15 @@ struct boot_info {
     struct boot_file kernel, initrd;       // size 0: none
     u64 guest_ram;                         // bytes
     u32 smp;
-    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console, one_core, pad[4];
+    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console;
+    u8 thread;                             // 0 default, 1 single, 2 multi
+    u8 icount, icount_shift, icount_sleep_off;
+    u8 seeded;
+    u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
     u8 selftest;                           // enum boot_selftest
+    u8 pad[6];
+    u64 seed;
+    s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1

@@ -8,6 +8,7 @@
 
 #include "devices/clock.h"
 #include "devices/devices.h"
+#include "devices/icount.h"
 #include "devices/load.h"
 #include "devices/virtio.h"
 #include "kernel/base/bits.h"
@@ -65,9 +66,22 @@ static u64 read_tsc_hz(void)
 
 static void code_written(void *opaque UNUSED, struct gpa a, u64 len) { (void)tb_invalidate_phys(m.tcg, a, len, NULL); }
 
+// splitmix64, as in the vCPU's RDRAND; a stream of its own.
+static u64 seeded_next(void)
+{
+    u64 z = m.entropy += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
 static void entropy(void *opaque UNUSED, void *buf, size_t len)
 {
     u8 *p = buf;
+    if (m.cfg.seeded) {
+        for (size_t n = 0; n < len; n++) p[n] = (u8)seeded_next();
+        return;
+    }
     for (size_t n = 0; n < len; n++) {
         u64 v = __builtin_ia32_rdtsc() ^ plat_time_ns() * 0x9e3779b97f4a7c15ull;
         if (n % 8 == 0) __asm__ volatile("1: rdrand %0\n\tjnc 1b" : "=r"(m.entropy) : : "cc");
@@ -87,6 +101,40 @@ static bool console_input(u8 byte)
 }
 
 static void console_out(const void *buf, size_t len) { plat_console_write(buf, len); }
+
+// ---- time -----------------------------------------------------------------------------------------------------------------------
+
+static u64 count(void) { return icount_now(m.tcg); }
+static void moved(void) { icount_moved(m.tcg); }
+static u64 virtual_ns(void) { return clock_ns(CLOCK_VIRTUAL_); }
+
+// Before the first device: timers are on the clock then.
+static void icount_create(void)
+{
+    static const struct icount_hooks hooks = {.turn = icount_turn_clock, .idle = icount_wait};
+    struct icount_config ic = {.shift = m.cfg.icount.shift, .sleep = !m.cfg.icount.sleep_off, .count = count, .moved = moved};
+    icount_set_hooks(m.tcg, &hooks);
+    icount_start(&ic);
+    for (unsigned n = 0; n < m.cfg.smp; n++) x86_vcpu_set_clock(m.cpus[n], virtual_ns);
+}
+
+static void rtc_start(void)
+{
+    const struct machine_config *c = &m.cfg;
+    u64 wall = plat_wall_ns();
+    s64 sec = (s64)(wall / NS_PER_SEC);
+    u32 ns = (u32)(wall % NS_PER_SEC);
+    bool vm = c->rtc.clock == RTC_CLOCK_VM || (c->icount.on && c->rtc.clock == RTC_CLOCK_DEFAULT);
+    if (c->rtc.base == RTC_BASE_LOCAL) {
+        sec += c->rtc.sec;
+    } else if (c->rtc.base == RTC_BASE_DATE || (c->rtc.base == RTC_BASE_DEFAULT && c->icount.on)) {
+        sec = c->rtc.base == RTC_BASE_DATE ? c->rtc.sec : ICOUNT_RTC_BASE;
+        ns = 0;
+    } else if (!vm) {
+        return;                                    // the wall clock's UTC: as rtc_new made it
+    }
+    rtc_set_time(m.rtc, vm, sec, ns);
+}
 
 // ---- building ---------------------------------------------------------------------------------------------------------------
 
@@ -126,6 +174,7 @@ static void devices_create(u64 tsc_hz)
     m.rtc = rtc_new(p, m.isa[8], m.cfg.ram_size);
     u64 low = min_u64(m.cfg.ram_size, LOW_RAM_END);
     rtc_set_memory(m.rtc, low, m.cfg.ram_size - low);
+    rtc_start();
     m.hpet = hpet_new(p, m.gsi, GSIS);
     hpet_set_legacy(m.hpet, m.pit, m.rtc, m.isa[0], m.isa[8]);
     m.serial = serial_new(p, 0x3f8, m.isa[4], m.cfg.serial_out ? m.cfg.serial_out : console_out);
@@ -155,9 +204,20 @@ static bool kernel_start(char *err, size_t errlen)
     return true;
 }
 
+// Why icount is not possible with this configuration, or NULL.
+static const char *icount_refusal(const struct machine_config *c)
+{
+    if (!c->icount.on) return NULL;
+    if (c->icount.shift > ICOUNT_SHIFT_MAX) return "icount: shift is 0 to 10";
+    if (c->threads == THREADS_MULTI || (c->smp > 1 && c->threads != THREADS_SINGLE))
+        return "icount needs the vCPUs one at a time, since it is their instructions that time is made of: use accel tcg,thread=single";
+    return NULL;
+}
+
 static bool config_check(char *err, size_t errlen)
 {
     const struct machine_config *c = &m.cfg;
+    if (icount_refusal(c)) return fail(err, errlen, icount_refusal(c));
     if (!c->kernel.data) return fail(err, errlen, "no guest: give a kernel with -kernel (kernel in cupel.conf)");
     if (c->smp > VCPUS_MAX) {
         fmt_snprintf(err, errlen, "smp: at most %d vCPUs, not %u", VCPUS_MAX, c->smp);
@@ -179,6 +239,9 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
         .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
+    if (m.cfg.icount.on && !m.cfg.seeded) m.cfg.seed = ICOUNT_SEED;
+    m.cfg.seeded |= m.cfg.icount.on;
+    m.entropy = ~m.cfg.seed;           // not the numbers of RDRAND
     if (!config_check(err, errlen)) return false;
     if (host_missing()) {
         fmt_snprintf(err, errlen, "this processor lacks %s, which translated code needs; a PC from 2014 or later has it", host_missing());
@@ -186,18 +249,21 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     }
     u64 cache = cfg->tb_size ? cfg->tb_size : max_u64(TB_CACHE_DEFAULT, align_up(tcg_cache_min(m.cfg.smp), MIB));
     struct tcg_config tc = {.cache_size = cache, .vcpus = m.cfg.smp, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
-                            .max_insns = TB_MAX_INSNS};
+                            .max_insns = TB_MAX_INSNS, .icount = cfg->icount.on};
     m.tcg = tcg_new(&tc);
     if (!m.tcg) return fail(err, errlen, "no memory for the code cache; make it smaller with -accel tcg,tb-size=MiB");
     m.phys = phys_new();
     if (!ram_create(err, errlen)) return false;
-    u64 tsc_hz = read_tsc_hz();
-    for (unsigned n = 0; n < m.cfg.smp; n++)
+    u64 tsc_hz = cfg->icount.on ? NS_PER_SEC : read_tsc_hz();     // the host's rate must not reach a deterministic guest
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
         if (!(m.cpus[n] = x86_vcpu_new(m.tcg, m.phys, n, m.cfg.smp, tsc_hz))) return fail(err, errlen, "no memory for the vCPUs");
+        if (m.cfg.seeded) x86_vcpu_set_seed(m.cpus[n], m.cfg.seed + n);
+    }
     m.cpu = m.cpus[0];
     clocks_init();
     plat_events_set(&events);
     bql_lock();
+    if (cfg->icount.on) icount_create();
     devices_create(tsc_hz);
     static const struct phys_hooks hooks = {.code_written = code_written, .map_changed = map_changed};
     phys_set_hooks(m.phys, &hooks);
@@ -243,12 +309,30 @@ static void wait_while_stopped(void)
     bql_unlock();
 }
 
-enum machine_end machine_run(int *code)
+// FNV-1a, 64 bits (draft-eastlake-fnv).
+static u64 ram_hash(void)
 {
-    m.n_cores = cores_start(m.cpus, m.cfg.smp, m.cfg.one_core);
-    bql_lock();
-    clock_resume_vm();
-    bql_unlock();
+    u64 h = 0xcbf29ce484222325ull;
+    for (u64 n = 0; n < m.cfg.ram_size; n++) h = (h ^ m.ram[n]) * 0x100000001b3ull;
+    return h;
+}
+
+static void icount_text(char *buf, size_t len)
+{
+    fmt_snprintf(buf, len, "instructions=%llu virtual_ns=%llu waited_ns=%llu", (unsigned long long)count(), (unsigned long long)icount_ns(),
+                 (unsigned long long)icount_waited_ns());
+}
+
+static void icount_report(void)
+{
+    char text[128];
+    if (!m.cfg.icount.on || !(trace_mask() & TRACE_ICOUNT)) return;
+    icount_text(text, sizeof text);
+    trace_write("icount: %s ram_fnv1a64=%016llx\n", text, (unsigned long long)ram_hash());
+}
+
+static enum machine_end run(int *code)
+{
     for (;;) {
         cores_release();
         u32 ev = cores_run();
@@ -263,6 +347,17 @@ enum machine_end machine_run(int *code)
         }
         if (ev & VCPU_EV_STOP) wait_while_stopped();
     }
+}
+
+enum machine_end machine_run(int *code)
+{
+    m.n_cores = cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
+    bql_lock();
+    clock_resume_vm();
+    bql_unlock();
+    enum machine_end end = run(code);
+    icount_report();
+    return end;
 }
 
 void machine_quit(void)
@@ -281,6 +376,19 @@ void machine_stop(void)
 
 void machine_cont(void) { m.stopped = false; }
 
+static void info_icount(void (*out)(void *o, const char *s), void *o)
+{
+    char text[128];
+    if (!m.cfg.icount.on) {
+        out(o, "icount is off (option -icount, key icount)\n");
+        return;
+    }
+    icount_text(text, sizeof text);
+    out(o, text);
+    fmt_snprintf(text, sizeof text, " shift=%u sleep=%s\n", m.cfg.icount.shift, m.cfg.icount.sleep_off ? "off" : "on");
+    out(o, text);
+}
+
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o)
 {
     if (!__builtin_strcmp(what, "registers")) {
@@ -292,6 +400,7 @@ void machine_info(const char *what, void (*out)(void *o, const char *s), void *o
         }
     } else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, out, o);
     else if (!__builtin_strcmp(what, "timers")) clocks_info(out, o);
+    else if (!__builtin_strcmp(what, "icount")) info_icount(out, o);
     else if (!__builtin_strcmp(what, "sync-profile")) bql_info(out, o);
-    else out(o, "info: registers, jit, timers, sync-profile\n");
+    else out(o, "info: registers, jit, timers, icount, sync-profile\n");
 }

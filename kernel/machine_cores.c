@@ -1,7 +1,7 @@
 // vCPUs on cores. See machine_cores.h.
 //
 // One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the vCPU
-// halts, until SLICE_NS are over (a timer of the real-time clock asks whoever runs on a shared core to yield), or until another vCPU of
+// halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs on a shared core to yield), or until another vCPU of
 // the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits for it.
 //
 // Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so does each
@@ -31,10 +31,8 @@ static struct {
 
 static bool held(void) { return __atomic_load_n(&cores.hold, __ATOMIC_SEQ_CST); }
 
-static bool wants_to_run(struct vcpu *v)
-{
-    return !v->halted || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST) || v->ops->has_work(v);
-}
+// Who is halted had nothing to do when it came out; what came since was announced by a kick.
+static bool wants_to_run(struct vcpu *v) { return !v->halted || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST); }
 
 static struct vcpu *next_vcpu(struct core_list *k)
 {
@@ -52,7 +50,7 @@ static void core_idle(struct core_list *k)
     bool wanted = held();
     bql_lock();
     for (unsigned n = 0; n < k->n; n++) wanted |= wants_to_run(k->cpu[n]);
-    if (!wanted && !held()) plat_idle();
+    if (!wanted && !held()) vcpu_core_idle(k->cpu[0]);
     bql_unlock();
 }
 
@@ -103,7 +101,7 @@ static void slice_over(void *opaque UNUSED)
         struct vcpu *v = cores.core[k].n > 1 ? vcpu_on_core(k) : NULL;
         if (v) vcpu_request_yield(v);
     }
-    timer_mod_ns(&cores.slice, clock_ns(CLOCK_REALTIME_) + SLICE_NS);
+    timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
 }
 
 unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
@@ -120,7 +118,7 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
         cpus[i]->shares_core = cores.core[i % cores.n].n > 1;
         cores.shared |= cpus[i]->shares_core;
     }
-    timer_init(&cores.slice, CLOCK_REALTIME_, slice_over, NULL);
+    timer_init(&cores.slice, CLOCK_VIRTUAL_, slice_over, NULL);
     wait_for_others();
     return cores.n;
 }
@@ -133,7 +131,7 @@ void cores_release(void)
     __atomic_add_fetch(&cores.generation, 1, __ATOMIC_SEQ_CST);
     for (unsigned k = 1; k < cores.n; k++) plat_core_kick(k);
     bql_lock();
-    if (cores.shared) timer_mod_ns(&cores.slice, clock_ns(CLOCK_REALTIME_) + SLICE_NS);
+    if (cores.shared) timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
     bql_unlock();
 }
 

@@ -71,16 +71,22 @@ void kernel_main(const struct boot_info *info)
     if (info->selftest) selftest_run((enum boot_selftest)info->selftest);
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
-        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain, .one_core = info->one_core,
+        .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,
         .no_reboot = info->no_reboot, .tb_size = info->tb_size,
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
         .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,
+        .threads = info->thread == 1 ? THREADS_SINGLE : info->thread == 2 ? THREADS_MULTI : THREADS_DEFAULT,
+        .icount = {.on = info->icount, .shift = info->icount_shift, .sleep_off = info->icount_sleep_off},
+        .seeded = info->seeded, .seed = info->seed,
+        .rtc = {.base = info->rtc_base == 1 ? RTC_BASE_UTC : info->rtc_base == 2 ? RTC_BASE_DATE : RTC_BASE_DEFAULT, .sec = info->rtc_sec,
+                .clock = info->rtc_clock == 1 ? RTC_CLOCK_HOST : info->rtc_clock == 2 ? RTC_CLOCK_VM : RTC_CLOCK_DEFAULT},
     };
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {
         log_error("[%s] %s", info->title, err);
         plat_exit(1);
     }
+    if (cfg.icount.on) trace_set_mask(TRACE_ICOUNT);   // there is no -d here: the line at the end is always written
     int code = 0;
     enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
     main_finish(end, code);

@@ -8,6 +8,8 @@
 // cannot change under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether
 // the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, and the TB they find looks at that itself, at
 // a third entry: so TLB flushes leave the jump cache alone.
+//
+// icount. The entry takes the block's instructions off vcpu.icount_left, and a side exit gives those back that it leaves out.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
@@ -136,7 +138,9 @@ static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
     unsigned n = emit_exit_new(e, (u64)o->imm);
     e->tb->exits[n].kind = same_page(e, (u64)o->imm) ? EXIT_CHAIN : EXIT_GUARDED;
     if (e->tb->exits[n].kind == EXIT_CHAIN) e->tb->exits[n].rel = emit_off(e, rel);
-    emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
+    struct cold *c = emit_cold(e, COLD_EXIT, rel);
+    c->exit = (u16)n;
+    if (e->t->cfg.icount) c->uncounted = (u16)(e->b->n_insns - e->insn - 1);
 }
 
 static void op_br(struct emit *e, const struct ir_op *o)
@@ -208,10 +212,24 @@ static void cold_access(struct emit *e, const struct cold *c)
     as_jmp(as, c->after);
 }
 
+// icount: of the instructions that the entry subtracted, those behind a side exit have not run. The flags stay; the jump out moves here.
+static void cold_uncount(struct emit *e, const struct cold *c, struct tb_exit *x)
+{
+    struct as *as = &e->as;
+    as_load(as, H_R12, rm_gs(ENV(icount_left)));
+    as_lea(as, 8, H_R12, rm_mem(H_R12, H_NONE, 0, c->uncounted));
+    as_store(as, rm_gs(ENV(icount_left)), H_R12);
+    if (x->kind != EXIT_CHAIN) return;
+    u8 *rel = as_jmp(as, NULL);
+    x->rel = emit_off(e, rel);
+    as_patch(rel, as->p);
+}
+
 static void cold_exit(struct emit *e, const struct cold *c)
 {
     struct tb_exit *x = &e->tb->exits[c->exit];
     as_patch(c->jump, e->as.p);
+    if (c->uncounted) cold_uncount(e, c, x);
     if (x->kind == EXIT_GUARDED) exit_guarded(e, c->exit, x->saved);
     else emit_way_out(e, c->exit, x->saved);
 }
@@ -224,6 +242,10 @@ static void emit_cold_all(struct emit *e)
             cold_exit(e, c);
         } else if (c->kind == COLD_POLL) {
             as_patch(c->jump, e->as.p);
+            emit_way_out(e, c->exit, true);
+        } else if (c->kind == COLD_COUNT) {
+            as_patch(c->jump, e->as.p);
+            as_alu_mi(&e->as, 0, 8, rm_gs(ENV(icount_left)), (s32)e->b->n_insns);
             emit_way_out(e, c->exit, true);
         } else if (c->kind == COLD_GROUP) {
             emit_group_cold(e, c);
@@ -251,14 +273,14 @@ static enum entry_need entry_need(const struct emit *e)
     return ENTRY_READ;
 }
 
-// A check at the head of the TB, just made by a compare: to the loop if not equal.
-static void emit_entry_check(struct emit *e)
+// A check at the head of the TB, just made: to the loop if cc.
+static void emit_entry_check(struct emit *e, enum ir_cc cc, enum cold_kind kind)
 {
-    u8 *rel = as_jcc(&e->as, CC_NE, NULL);
+    u8 *rel = as_jcc(&e->as, cc, NULL);
     unsigned n = emit_exit_new(e, e->b->pc);
     e->tb->exits[n].kind = EXIT_PC;
     e->tb->exits[n].saved = true;
-    emit_cold(e, COLD_POLL, rel)->exit = (u16)n;
+    emit_cold(e, kind, rel)->exit = (u16)n;
 }
 
 static void emit_entry(struct emit *e)
@@ -266,8 +288,8 @@ static void emit_entry(struct emit *e)
     struct tb *tb = e->tb;
     tb->entry_host = 0;
     enum entry_need need = entry_need(e);
-    bool poll = e->t->cfg.exit_poll, two_pages = e->b->page[1] != ~0ull && !tb->oneshot;
-    if (need == ENTRY_SAVE || poll || two_pages) {
+    bool poll = e->t->cfg.exit_poll, icount = e->t->cfg.icount, two_pages = e->b->page[1] != ~0ull && !tb->oneshot;
+    if (need == ENTRY_SAVE || poll || icount || two_pages) {
         host_flags_save(&e->as, H_R12);
         e->fl_saved = true;
         tb->entry_saved = emit_off(e, e->as.p);
@@ -275,12 +297,17 @@ static void emit_entry(struct emit *e)
         // exit=poll: every TB looks. The flags are in vcpu.cc here, so compares may have EFLAGS.
         if (poll) {
             as_alu_mi(&e->as, 7, 4, rm_gs(ENV(exit_request)), 0);
-            emit_entry_check(e);
+            emit_entry_check(e, CC_NE, COLD_POLL);
         }
         // Who jumps here knows that the first page is mapped as it was; the second may have gone its own way.
         if (two_pages) {
             tb->second_sig = emit_compare_signature(e, ((e->b->pc + e->b->cs_base) & PAGE_MASK) + PAGE_SIZE);
-            emit_entry_check(e);
+            emit_entry_check(e, CC_NE, COLD_POLL);
+        }
+        // icount: the whole TB must fit into what may still run. Last: the other checks leave without having taken anything.
+        if (icount) {
+            as_alu_mi(&e->as, 5, 8, rm_gs(ENV(icount_left)), (s32)e->b->n_insns);
+            emit_entry_check(e, CC_S, COLD_COUNT);
         }
         return;
     }
@@ -353,7 +380,7 @@ static void emit_finish(struct emit *e)
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 3;                                    // the checks at the entries
+    unsigned n = 4;                                    // the checks at the entries
     for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
     return n;
 }

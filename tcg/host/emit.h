@@ -7,7 +7,7 @@
 enum { EMIT_MAX_COLD = 1024, EMIT_MAX_MARKS = 4096 };
 
 // Code to be emitted out of line once the hot part is done.
-enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_GROUP };
+enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_COUNT, COLD_GROUP };
 struct cold {
     u8 kind;
     u8 *jump;                 // rel32 of the branch that leads here
@@ -18,6 +18,7 @@ struct cold {
     u16 insn, recipe;         // fault point
     u16 exit;                 // COLD_EXIT: number
     u16 group;                // COLD_GROUP: number
+    u16 uncounted;            // COLD_EXIT: instructions behind a side exit, which icount takes back
 };
 
 struct flags_at { bool host, saved; int def; u16 recipe; u64 written; };   // as in struct emit

@@ -1,6 +1,6 @@
 // The execution loop of a vCPU, and the ways in which the world reaches it.
 //
-// Order of events in one round: a host fault that was noted; a guest exception that was raised; the mailboxes, if exit_request is set; an interrupt,
+// Order of events in one round: a host fault that was noted; a guest exception that was raised; what icount finds due; the mailboxes, if exit_request is set; an interrupt,
 // if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
 // Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
@@ -60,6 +60,7 @@ void vcpu_leave(struct vcpu *c)
 {
     ASSERT(cpu_is_self(c) && !bql_held(), "leaving vCPU %u from elsewhere", c->index);
     ASSERT(c->host_rsp, "nothing to leave%s", "");
+    if (c->tcg->cfg.icount && c->in_guest && c->helper_ra) icount_leave(c, c->helper_ra - 1);
     c->in_guest = 0;
     c->helper_ra = 0;
     c->last_tb = NULL;
@@ -246,11 +247,27 @@ static void idle(struct vcpu *c)
         c->run_result |= VCPU_EV_HALT;
         return;
     }
+    if (c->tcg->cfg.icount) {
+        icount_idle(c);
+        return;
+    }
     vcpu_park(c);
     bql_lock();
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) plat_idle();
     bql_unlock();
     vcpu_unpark(c);
+}
+
+void vcpu_core_idle(struct vcpu *c)
+{
+    if (!c->tcg->cfg.icount) {
+        plat_idle();
+        return;
+    }
+    icount_sleep(c);
+    bql_unlock();
+    icount_turn(c);
+    bql_lock();
 }
 
 static void trace_text(void *o UNUSED, const char *s) { trace_write("%s", s); }
@@ -268,6 +285,7 @@ static void execute(struct vcpu *c)
     unsigned exit = c->last_exit;
     struct tb *tb = tb_get(c);
     if (from && c->last_tb == from) tb_chain(c, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
+    if (t->cfg.icount && tb->n_insns > c->icount_left) tb = icount_cut(c);
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
     c->n_exits++;
@@ -284,13 +302,17 @@ static void execute(struct vcpu *c)
     if (x->kind <= EXIT_PC) c->pc = x->pc;
     if (x->kind == EXIT_LEAVE) c->irq_look = true;
     if (x->kind >= EXIT_PC) c->last_tb = NULL;
-    if (x->kind == EXIT_INDIRECT && c->ops->branched) c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);
+    if (x->kind != EXIT_INDIRECT || !c->ops->branched) return;
+    c->icount_left++;                                 // if it raises, the branch has not been executed
+    c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);
+    c->icount_left--;
 }
 
 static void fault_noted(struct vcpu *c)
 {
     struct tb *tb = tb_by_host(c->tcg, c->fault_rip);
     tb_restore(c, tb, c->fault_rip, c->fault_eflags);
+    if (c->tcg->cfg.icount) icount_leave(c, c->fault_rip);
     c->fault_rip = 0;
     c->ops->host_fault(c, c->fault_vector);
 }
@@ -305,6 +327,7 @@ static void rounds(struct vcpu *c)
             c->last_tb = NULL;
             c->ops->deliver_exception(c);
         }
+        if (icount_due(c)) icount_turn(c);
         if (__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) look_at_mail(c);
         if (c->run_result) return;
         vcpu_pass(c);
@@ -333,6 +356,7 @@ u32 vcpu_run(struct vcpu *c)
     vcpu_unpark(c);
     c->run_result = 0;
     c->irq_look = true;
+    if (c->tcg->cfg.icount && c->tcg->icount.runs != c) c->tcg->icount.moved = true;   // another's budget
     while (!c->run_result) tcg_catch(c, rounds);
     exclusive_end(c);
     vcpu_fpu_release(c);

@@ -170,12 +170,19 @@ struct tb *tb_by_host(struct tcg *t, u64 rip)
     return rip >= (u64)tb->code && rip < (u64)tb->code + tb->code_size ? tb : NULL;
 }
 
-void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags)
+static const struct tb_mark *mark_at(const struct tb *tb, u64 rip)
 {
     u32 off = (u32)(rip - (u64)tb->code);
     unsigned n = 0;
     while (n + 1 < tb->n_marks && tb->marks[n + 1].off <= off) n++;
-    const struct tb_mark *m = &tb->marks[n];
+    return &tb->marks[n];
+}
+
+unsigned tb_insn_at(const struct tb *tb, u64 rip) { return mark_at(tb, rip)->insn; }
+
+void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags)
+{
+    const struct tb_mark *m = mark_at(tb, rip);
     c->pc = tb->pc + tb->insn_off[m->insn];
     const struct flag_recipe *r = &tb->recipes[m->recipe];
     if (r->kind == FR_HOST) c->cc = cc_from_eflags(eflags);

@@ -180,6 +180,7 @@ static void need_alone(struct vcpu *c)
 
 static void mmio_read(struct vcpu *c, struct gpa a, u8 *buf, u64 len)
 {
+    if (c->tcg->cfg.icount) icount_before_io(c);
     for (u64 n = 0; n < len;) {
         unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
         u64 v = phys_mmio_read(c->phys, gpa(a.v + n), step);
@@ -191,6 +192,7 @@ static void mmio_read(struct vcpu *c, struct gpa a, u8 *buf, u64 len)
 
 static void mmio_write(struct vcpu *c, struct gpa a, const u8 *buf, u64 len)
 {
+    if (c->tcg->cfg.icount) icount_before_io(c);
     for (u64 n = 0; n < len;) {
         unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
         u64 v = 0;
@@ -233,10 +235,13 @@ u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
         (void)page_find(c, va + first, ACCESS_WRITE, mmu, true, &next);
         if (locked) need_alone(c);
         if (next.host) code_written(c, &next, 0, size - first, 1);
+        else if (c->tcg->cfg.icount) icount_before_io(c);
     }
     if (at.host) {
         code_written(c, &at, va & ~PAGE_MASK, first, 0);
         if (first == size) return at.host + (va & ~PAGE_MASK);
+    } else if (c->tcg->cfg.icount) {
+        icount_before_io(c);               // now: at the commit the instruction has been executed
     }
     if (reads || (may_not && at.host)) mem_read(c, gva(va), buf, size, mmu);
     c->bounce_len = size;

@@ -146,6 +146,9 @@ static unsigned insns_limit(struct vcpu *c)
     return n;
 }
 
+// Instructions that the next TB may have if it is to run once and be forgotten; 0: it is a TB like others.
+static unsigned oneshot_insns(const struct vcpu *c) { return c->one_insn ? 1 : c->few_insns; }
+
 // The block at c->pc, translated and emitted, known to nobody yet but tb_by_host. May raise the guest's fetch fault.
 static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
 {
@@ -153,7 +156,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     struct ir_block *b = tr->block;
     u64 start = read_tsc();
     tr->n_claims = 0;
-    tr->claiming = !c->one_insn;                  // (mem_fetch claims further pages)
+    tr->claiming = !oneshot_insns(c);                  // (mem_fetch claims further pages)
     if (tr->claiming) tb_page_claim(c, pa.v >> PAGE_SHIFT);
     b->n = 0;
     b->pc = c->pc;
@@ -163,14 +166,14 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     b->n_insns = b->len = 0;
     b->page[0] = pa.v >> PAGE_SHIFT;
     b->page[1] = ~0ull;
-    c->ops->translate(c, b, c->one_insn ? 1 : insns_limit(c));        // may raise: nothing has been allocated yet
+    c->ops->translate(c, b, oneshot_insns(c) ? oneshot_insns(c) : insns_limit(c));        // may raise: nothing has been allocated yet
     tr->claiming = false;
     ir_verify(b);
     ir_optimise(b);
     unsigned k;
     do {                                          // (each may empty the cache)
         region_need(c, tb_room(b));
-        k = c->one_insn ? JC_NONE : class_of(c, mode, cs_base);
+        k = oneshot_insns(c) ? JC_NONE : class_of(c, mode, cs_base);
     } while (!tr->region);
     struct tb *tb = tcg_arena_alloc(c, sizeof *tb);
     tb->pc = b->pc;
@@ -182,7 +185,7 @@ static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
     tb->page[0] = b->page[0];
     tb->page[1] = b->page[1];
     tb->jc_class = (u8)k;
-    tb->oneshot = c->one_insn;
+    tb->oneshot = oneshot_insns(c) != 0;
     host_tb_emit(c, b, tb);
     region_add(c, tb);
     if (trace_mask() & (TRACE_IN_ASM | TRACE_OP | TRACE_OUT_ASM)) trace_tb(c, b, tb);
@@ -249,9 +252,10 @@ struct tb *tb_get(struct vcpu *c)
     u32 mode;
     c->ops->tb_mode(c, &cs_base, &mode);
     struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), c->ops->mmu_mode(c, mode));
-    if (c->one_insn) {
+    if (oneshot_insns(c)) {
         struct tb *tb = tb_make(c, pa, cs_base, mode);
         c->one_insn = false;
+        c->few_insns = 0;
         return tb;
     }
     struct tb *tb = hash_find(c, pa.v, c->pc, cs_base, mode, ANY_PAGE);

@@ -91,6 +91,7 @@ struct tb {
 struct tcg_config {
     u64 cache_size;       // bytes; tcg_cache_min(vcpus) at least
     bool exit_poll, no_chain;
+    bool icount;          // count guest instructions exactly (tcg/run/icount.c)
     unsigned max_insns;   // per TB, 1..TB_MAX_INSNS
     unsigned vcpus;       // how many there will be; 0 counts as 1
 };
@@ -121,6 +122,23 @@ struct code_page {
 enum { CODE_PAGE_NONE,    // may be in write TLBs
        CODE_PAGE_NEW,     // leaves the write TLBs: some vCPU may still be storing through one
        CODE_PAGE_YES };   // every store to it is seen
+
+// What a machine does with the count. Both are called by the vCPU's loop with the BQL held, never in interrupt context.
+struct icount_hooks {
+    // Runs what is due at this count; returns how many instructions may run before something is due again, 1 at least.
+    u64 (*turn)(void);
+    // The vCPU is halted and nothing is pending: moves time on, or sleeps (giving the BQL up meanwhile). May return for no reason.
+    void (*idle)(void);
+};
+
+// Owner: the vCPU that runs; there is one at a time under icount.
+struct icount {
+    const struct icount_hooks *hooks;
+    struct vcpu *runs;    // whose icount_left counts; NULL before the first
+    u64 end;              // the count at which its icount_left is 0
+    u64 seen;             // what icount_now said last
+    bool moved;           // something is due earlier than icount_left knows
+};
 
 // Addresses of the common code at the head of the cache (executable addresses), made by host_prologue_emit.
 struct tcg_stubs {
@@ -159,6 +177,7 @@ struct tcg {
     // ---- park.c ----
     u32 epoch;
     struct vcpu *exclusive;     // runs while all others are parked
+    struct icount icount;
 };
 
 static inline bool tcg_shared(const struct tcg *t) { return t->n_vcpus > 1; }
@@ -232,6 +251,8 @@ void exclusive_begin(struct vcpu *c);                  // all other vCPUs are pa
 void exclusive_end(struct vcpu *c);
 // Architectural pc and flags at host address rip within tb. eflags: host EFLAGS, for FR_HOST.
 void tb_restore(struct vcpu *c, const struct tb *tb, u64 rip, u64 eflags);
+// Index of the guest instruction within tb that host address rip belongs to; exact where something can fault or call C.
+unsigned tb_insn_at(const struct tb *tb, u64 rip);
 u16 flags_recompute(const struct vcpu *c, const struct flag_recipe *r);   // FR_OP: the flags, in the format of vcpu.cc
 u16 cc_from_eflags(u64 eflags);                        // to the format of vcpu.cc
 
@@ -242,6 +263,23 @@ void tcg_info(const struct tcg *t, void (*out)(void *o, const char *s), void *o)
 // ---- cpu loop ----
 // Calls fn(c); returns when fn does or when something in it calls vcpu_leave(c). Nests.
 void tcg_catch(struct vcpu *c, void (*fn)(struct vcpu *c));
+
+// ---- icount.c; nothing here is called without tcg_config.icount ----
+void icount_set_hooks(struct tcg *t, const struct icount_hooks *h);    // before the first vCPU runs
+// Guest instructions completed so far, exact in helpers and in the loop. Any context: in an interrupt, a lower bound that never goes back.
+u64 icount_now(struct tcg *t);
+// Something has become due earlier: the loop asks the hooks at the next instruction boundary. Any context.
+void icount_moved(struct tcg *t);
+// For the loop. The budget is used up or no longer right; a halted vCPU; the TB for c's state, cut to the budget.
+void icount_turn(struct vcpu *c);
+void icount_idle(struct vcpu *c);
+void icount_sleep(struct vcpu *c);                                       // BQL held
+struct tb *icount_cut(struct vcpu *c);
+// Translated code is left in the middle, at host address rip: gives back the instructions from there on.
+void icount_leave(struct vcpu *c, u64 rip);
+// A device is about to be accessed by translated code or a helper: unless the instruction is its TB's last, leaves before it and runs it alone.
+void icount_before_io(struct vcpu *c);
+static inline bool icount_due(const struct vcpu *c) { return c->tcg->cfg.icount && (c->icount_left <= 0 || c->tcg->icount.moved); }
 
 // ---- tcg/host ----
 // What emitted code needs and this processor lacks ("BMI2"), or NULL.

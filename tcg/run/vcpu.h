@@ -138,6 +138,8 @@ struct vcpu {
     u32 run_result;                    // VCPU_EV_* that ends vcpu_run
     struct { u64 va, page; } xtlb[MMU_MODES][XTLB_SIZE];    // linear page -> guest-physical page; valid where xsig is not 0
     struct { u64 lo, hi; } big[2];     // interval of linear addresses covered by large pages, lower and upper half; lo > hi: none
+    s64 icount_left;                   // [emitted] icount: instructions that may still run; meaningless without (tcg/run/icount.c)
+    u8 few_insns;                      // icount: not 0: translate the next TB with so many instructions at most, unregistered
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
@@ -160,6 +162,9 @@ bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
 u32 vcpu_run(struct vcpu *c);
 // The vCPU that runs on core `id` at the moment, or NULL. Any context.
 struct vcpu *vcpu_on_core(unsigned id);
+// No vCPU of this core has anything to do; c is one of them: sleeps until an interrupt, or moves time on under icount. BQL held; given up
+// meanwhile.
+void vcpu_core_idle(struct vcpu *c);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that

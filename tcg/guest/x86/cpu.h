@@ -69,7 +69,7 @@ struct x86_cpu {
         mtrr_def, mtrr_fix[11], mtrr_var[16], mcg_status, debugctl, spec_ctrl;
     u64 xcr0, xss;
     u32 msr_unknown[16];                 // unknown MSRs the log has named already
-    u64 tsc_offset, tsc_adjust;          // guest TSC = host TSC + offset
+    u64 tsc_offset, tsc_adjust;          // guest TSC = host TSC (or virtual clock) + offset
     u32 a20_mask;
     bool inhibit_irq;                    // in the shadow of STI / MOV SS
     bool nmi_blocked;
@@ -90,6 +90,12 @@ struct x86_cpu {
     unsigned cpus;                       // vCPUs of the machine, for CPUID's topology; 0 counts as 1
     u64 tsc_hz;                          // 0: unknown, and no TSC-deadline timer is offered
     struct x86_cpuid id;                 // what this guest's CPUID offers; filled by x86_cpuid_init (reset does it when still empty)
+
+    // icount: the virtual clock in nanoseconds, by which the TSC counts (1 GHz); then nothing else of the host's timing may show
+    // either. NULL: the TSC is the host's.
+    u64 (*virtual_ns)(void);
+    bool seeded;                         // RDRAND and RDSEED give the numbers that follow from `random`
+    u64 random;
 
     u8 xsave[4096] __attribute__((aligned(64)));   // guest vector/x87 state when not in the host's registers (host XSAVE layout)
 };

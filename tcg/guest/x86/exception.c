@@ -237,6 +237,7 @@ void x86_deliver_exception(struct vcpu *v)
     bool fault = !soft && !trap && vec != EXC_DB && vec != EXC_DF && vec != EXC_MC;
     u64 pc = soft || trap ? c->exc_next_pc : v->pc;
     x86_deliver(c, vec, c->exc_has_error ? (s64)c->exc_error : -1, soft, !soft, pc, fault ? EF_RF : 0);
+    if (soft || trap) v->icount_left--;      // INT n and its like: completed by the delivery
 }
 
 // ---- interrupts ------------------------------------------------------------------------------------------------------

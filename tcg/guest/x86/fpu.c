@@ -50,11 +50,26 @@ void x86_fpu_reset(struct x86_cpu *c)
     *image_bv(c) = XC_X87;
 }
 
+static bool all_zero(const u8 *p, u64 n)
+{
+    u64 any = 0;
+    for (u64 i = 0; i < n; i += 8) any |= *(const u64_any *)(p + i);
+    return !any;
+}
+
+// Which components are in use, by their contents: what processors say depends on who else used the registers (a signal handler's frame, say).
+static u64 in_use_exactly(const u8 *img)
+{
+    bool x87 = *(const u64_any *)img << 24 == 0x37full << 24 && all_zero(img + X_ST, X_XMM - X_ST);    // FCW, FSW, FTW
+    return (x87 ? 0 : XC_X87) | (all_zero(img + X_XMM, 256) ? 0 : XC_SSE) | (all_zero(img + X_YMM, 256) ? 0 : XC_AVX);
+}
+
 // The image, up to date.
 static u8 *fpu_image(struct x86_cpu *c)
 {
     if (c->v.fpu_loaded) host_save(c);
     if (!c->id.host_xsave) *image_bv(c) = XC_X87 | XC_SSE;
+    else if (c->virtual_ns) *image_bv(c) = in_use_exactly(c->xsave);
     return c->xsave;
 }
 

@@ -90,6 +90,7 @@ X86_HELPER(pause);        // nothing now; a spin hint
 X86_HELPER(cpuid);
 X86_HELPER(rdtsc);        // writes RAX, RDX
 X86_HELPER(rdtscp);
+X86_HELPER(random);       // [fw] the next number of the vCPU's seeded generator
 X86_HELPER(rdpid);        // -> value
 X86_HELPER(rdpmc);
 X86_HELPER(rdmsr);

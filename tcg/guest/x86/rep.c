@@ -54,10 +54,13 @@ static void str_count(struct str *s, u64 n)
     if (s->rep) x86_set_reg(s->c, G_RCX, s->count, s->asize);
 }
 
-// Lets an interrupt in between chunks; returns if there is none.
+// Lets an interrupt in between chunks; returns if there is none. Under icount no time passes within an instruction, so interrupts wait for its
+// end, and only what ends the run or stops it does not.
 static void str_pause(struct str *s)
 {
     if (!s->count || !__atomic_load_n(&s->c->v.exit_request, __ATOMIC_RELAXED)) return;
+    u32 ev = __atomic_load_n(&s->c->v.posted_events, __ATOMIC_RELAXED);
+    if (s->c->virtual_ns && !(ev & (VCPU_EV_STOP | VCPU_EV_RESET | VCPU_EV_SHUTDOWN))) return;
     vcpu_sync(&s->c->v);
     vcpu_leave(&s->c->v);
 }

@@ -25,6 +25,7 @@ static NORETURN void leave_to(struct vcpu *c, u64 next_pc)
     vcpu_sync(c);
     c->pc = next_pc;
     c->irq_look = true;
+    c->icount_left--;                        // the instruction is complete
     vcpu_leave(c);
 }
 
@@ -77,6 +78,7 @@ X86_HELPER(popf)
     c->cc = cc;
     c->irq_look = true;
     c->pc += x86_info_len(d);
+    c->icount_left--;                        // the instruction is complete
     vcpu_leave(c);
 }
 

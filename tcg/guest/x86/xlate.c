@@ -150,7 +150,7 @@ void x86_translate(struct vcpu *c, struct ir_block *b, unsigned max_insns)
     block_init(c, b, &x);
     if (max_insns == 0 || (x.mode & (TBM_TF | TBM_INHIBIT))) max_insns = 1;
     x.max_insns = max_insns;
-    while (!x.ended && (b->n_insns < max_insns || (x.sti_call && max_insns > 1)) && b->n < IR_MAX_OPS - OPS_PER_INSN) {
+    while (!x.ended && (b->n_insns < max_insns || (x.sti_call && max_insns > 1 && !c->few_insns)) && b->n < IR_MAX_OPS - OPS_PER_INSN) {
         struct x86_insn i = {0};
         enum decode_result res;
         u64 page = code_address(&x, x.pc).v & PAGE_MASK;

@@ -63,6 +63,18 @@ bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(
 bool xlate_rdmsr(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdmsr); }
 bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wrmsr); }
 
+// RDRAND, RDSEED: the host's, unless the guest's numbers are to follow from a seed.
+bool xlate_random(struct xlate *x, const struct x86_insn *i)
+{
+    if (!x86(x->c)->seeded) return xlate_host(x, i);
+    if (i->is_mem) return false;
+    u8 t = xlate_temp(x);
+    struct ir_op *op = plain(x, x86_helper_random, t);
+    op->fuse = op->fdef = FL_ALL;
+    xlate_copy(x, i->opsize, i->rm, t);
+    return true;
+}
+
 bool xlate_rdpid(struct xlate *x, const struct x86_insn *i)
 {
     u8 t = xlate_temp(x);
