@@ -48,7 +48,7 @@ void icount_moved(struct tcg *t)
 {
     struct vcpu *c = t->icount.runs;
     t->icount.moved = true;
-    if (c && (c->in_guest || plat_in_interrupt())) vcpu_kick(c);
+    if (c) vcpu_kick(c);                   // whatever it is about to enter, it looks again first
 }
 
 void icount_turn(struct vcpu *c)
