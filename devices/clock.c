@@ -12,7 +12,8 @@
 // On one core a callback cannot be running while anybody else holds the BQL. Across cores it can, if it let go of the BQL
 // for a while; clock_enable(off) therefore waits for the records in clk.runs.
 //
-// Under icount the virtual clock belongs to a clock_source. Its timers are not looked at here but by the vCPU's loop, between two instructions.
+// Under icount the virtual clock belongs to a clock_source. Its timers are not looked at here but by the vCPU's loop, between two
+// instructions.
 //
 // Wall time may be stepped. A deadline of CLOCK_HOST_ is converted at most HOST_RECHECK_NS ahead, so that a step is noticed.
 #include "devices/clock.h"

@@ -38,8 +38,8 @@ void timer_mod_ns(struct timer *t, u64 expire_ns);   // (re)arms at this clock's
 void timer_del(struct timer *t);                     // BQL held; harmless when not armed
 static inline bool timer_armed(const struct timer *t) { return t->expire_ns != UINT64_MAX; }
 
-// icount (devices/icount.c): the virtual clock is what the source says. The physical timer is not armed for it then; the source's owner runs its
-// timers.
+// icount (devices/icount.c): the virtual clock is what the source says. The physical timer is not armed for it then; the source's owner
+// runs its timers.
 struct clock_source {
     u64 (*ns)(void);                       // any context; never goes back
     void (*moved)(void);                   // the earliest virtual deadline has changed; BQL held, any context

@@ -68,8 +68,8 @@ void hpet_set_legacy(struct hpet *s, struct pit *pit, struct rtc *rtc, struct ir
 // count (0x5f) ...
 void rtc_set_memory(struct rtc *s, u64 below_4g, u64 above_4g);
 void rtc_set_cmos(struct rtc *s, u8 index, u8 val);
-// Sets the RTC to sec seconds and ns nanoseconds after 1970-01-01 00:00; it goes on with the wall clock, or with the virtual clock, which stands
-// while the guest does. Without this call it shows UTC. BQL held.
+// Sets the RTC to sec seconds and ns nanoseconds after 1970-01-01 00:00; it goes on with the wall clock, or with the virtual clock, which
+// stands while the guest does. Without this call it shows UTC. BQL held.
 void rtc_set_time(struct rtc *s, bool virtual_clock, s64 sec, u32 ns);
 bool rtc_nmi_masked(const struct rtc *s);                         // bit 7 of port 0x70
 void pit_reset(struct pit *s);

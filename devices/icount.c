@@ -1,10 +1,11 @@
 // The virtual clock under icount: instructions << shift, plus the time that was waited through.
 //
-// Both parts follow from what the guest executes. Instructions are counted exactly (tcg/run/icount.c), and timers run when the loop is between two
-// of them, at the first count at which the clock has reached the deadline. A guest that halts executes nothing, so its clock jumps to the next
-// deadline: at once (sleep=off), or when as much real time has gone by (sleep=on). In the second case the host's timer ends the sleep, and
-// whatever interrupts it before leaves the clock a little short of the deadline; but the guest sees none of that, unless what came was an
-// interrupt for it (a key), which nothing can make deterministic. Otherwise it sleeps on, and runs again at exactly the deadline.
+// Both parts follow from what the guest executes. Instructions are counted exactly (tcg/run/icount.c), and timers run when the loop is
+// between two of them, at the first count at which the clock has reached the deadline. A guest that halts executes nothing, so its clock
+// jumps to the next deadline: at once (sleep=off), or when as much real time has gone by (sleep=on). In the second case the host's timer
+// ends the sleep, and whatever interrupts it before leaves the clock a little short of the deadline; but the guest sees none of that,
+// unless what came was an interrupt for it (a key), which nothing can make deterministic. Otherwise it sleeps on, and runs again at
+// exactly the deadline.
 #include "devices/icount.h"
 
 #include "devices/clock.h"

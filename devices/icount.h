@@ -18,8 +18,9 @@ void icount_start(const struct icount_config *cfg);
 u64 icount_ns(void);
 // Nanoseconds of it that passed while the guest waited. Any context.
 u64 icount_waited_ns(void);
-// Runs the virtual timers that are due; returns how many instructions may run until the next is: 1 at least. BQL held, no interrupt context.
+// Runs the virtual timers that are due; returns how many instructions may run until the next is: 1 at least. BQL held, no interrupt
+// context.
 u64 icount_turn_clock(void);
-// The guest waits for an interrupt: the clock goes to the next deadline, at once or after as much real time, and what is due is run; without a
-// deadline, sleeps until an interrupt of the host. BQL held (given up while asleep), no interrupt context.
+// The guest waits for an interrupt: the clock goes to the next deadline, at once or after as much real time, and what is due is run;
+// without a deadline, sleeps until an interrupt of the host. BQL held (given up while asleep), no interrupt context.
 void icount_wait(void);

@@ -1,8 +1,8 @@
 // The real-time clock and CMOS memory: Motorola MC146818A data sheet, with the century byte at 0x32 and the bytes in which QEMU's machines
 // tell SeaBIOS the memory size.
 //
-// The time is not counted either: it is wall time (CLOCK_HOST_, or the virtual clock: rtc_set_time) plus an offset, spread into the ten registers
-// when somebody reads them.
+// The time is not counted either: it is wall time (CLOCK_HOST_, or the virtual clock: rtc_set_time) plus an offset, spread into the ten
+// registers when somebody reads them.
 // Setting the clock changes the offset. While SET (register B bit 7) or the divider reset (register A bits 6:4 = 11x) stops the update cycle, the
 // registers are plain memory, and leaving that state makes the offset from them. The divider chain goes on under SET and starts at half
 // a second when its reset ends, as in the chip: "the first update follows 500 ms later".

@@ -154,8 +154,9 @@ static void icount_item(struct machine_icount *ic, const struct item *it)
 {
     const char *v = it->val ? it->val : "";
     if (is(it, "shift") || !it->val) {
-        if (!strcmp(it->val ? v : it->key, "auto")) options_fail("-icount shift=auto: it follows the host's speed, so no two runs are alike; use a number, 0 to 10");
-        ic->shift = (u8)size_or_fail("-icount shift", it->val ? v : it->key, 1, 0, 10, "use 0 to 10: an instruction takes 2^N ns");
+        const char *n = it->val ? v : it->key;       // QEMU takes a bare number too
+        if (!strcmp(n, "auto")) options_fail("-icount shift=auto: it follows the host's speed, so no two runs are alike; use a number, 0 to 10");
+        ic->shift = (u8)size_or_fail("-icount shift", n, 1, 0, 10, "use 0 to 10: an instruction takes 2^N ns");
         ic->on = true;
     } else if (is(it, "sleep")) {
         if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-icount sleep='%s': use on or off", v);
@@ -199,7 +200,7 @@ static void rtc_base(struct options *o, const char *v)
         o->machine.rtc.base = RTC_BASE_LOCAL;
         sec = east_of_utc();
     } else {
-        if (!date_parse(v, &sec)) options_fail("-rtc base='%s': use utc, localtime or a date from 1970 on as 2026-01-31T12:00:00 or 2026-01-31", v);
+        if (!date_parse(v, &sec)) options_fail("-rtc base='%s': use utc, localtime or a date from 1970 on, as 2026-01-31T12:00:00", v);
         o->machine.rtc.base = RTC_BASE_DATE;
     }
     o->machine.rtc.sec = sec;
@@ -214,7 +215,7 @@ static void opt_rtc(struct options *o, const char *a)
         else if (is(&it, "clock") && !strcmp(v, "host")) o->machine.rtc.clock = RTC_CLOCK_HOST;
         else if (is(&it, "clock") && !strcmp(v, "vm")) o->machine.rtc.clock = RTC_CLOCK_VM;
         else if (is(&it, "clock")) options_fail("-rtc clock='%s': use host or vm", v);
-        else if (!is(&it, "driftfix") || strcmp(v, "none")) options_fail("-rtc: '%s' is unknown; use base=utc|localtime|DATE, clock=host|vm", it.key);
+        else options_fail("-rtc: '%s' is unknown; use base=utc|localtime|DATE, clock=host|vm", it.key);
     }
 }
 

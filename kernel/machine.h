@@ -49,7 +49,8 @@ enum machine_end { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_
 // Builds the machine and checks the configuration. On failure returns false with a message that names the thing and the mend in
 // err.
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen) MUST_CHECK;
-// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then. *code: the value written to isa-debug-exit ((v << 1) | 1) or 0. A guest reset is
+// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then.
+// *code: the value written to isa-debug-exit ((v << 1) | 1) or 0. A guest reset is
 // carried out inside unless no_reboot.
 enum machine_end machine_run(int *code);
 // Any context: makes machine_run return MACHINE_QUIT / carries out a reset.

@@ -28,7 +28,8 @@ static inline bool date_parse(const char *s, s64 *sec)
     unsigned y, mo, d, h = 0, mi = 0, se = 0;
     if (!date_digits(&s, 4, &y) || *s++ != '-' || !date_digits(&s, 2, &mo) || *s++ != '-' || !date_digits(&s, 2, &d)) return false;
     if (*s) {
-        if (*s++ != 'T' || !date_digits(&s, 2, &h) || *s++ != ':' || !date_digits(&s, 2, &mi) || *s++ != ':' || !date_digits(&s, 2, &se)) return false;
+        if (*s++ != 'T' || !date_digits(&s, 2, &h) || *s++ != ':' || !date_digits(&s, 2, &mi)) return false;
+        if (*s++ != ':' || !date_digits(&s, 2, &se)) return false;
     }
     if (*s || y < 1970 || mo < 1 || mo > 12 || d < 1 || d > days[mo - 1] || h > 23 || mi > 59 || se > 59) return false;
     if (mo == 2 && d == 29 && date_days(y, 3, 1) - date_days(y, 2, 1) == 28) return false;

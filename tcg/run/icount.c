@@ -1,18 +1,19 @@
 // Counting guest instructions exactly (-icount).
 //
 // The count is the machine's time, so it must not depend on how code happens to be cut into TBs. A vCPU has a budget, icount_left: the
-// instructions up to the next moment at which something is due. A TB's entry takes the TB's instructions off it and goes to the loop if they do
-// not fit; the loop then runs a TB cut to what is left, so that what is due happens at exactly its instruction. Whoever leaves in the middle
-// gives back what did not run: side exits in emitted code, faults and raised exceptions here, where the marks say which instruction it was.
+// instructions up to the next moment at which something is due. A TB's entry takes the TB's instructions off it and goes to the loop if
+// they do not fit; the loop then runs a TB cut to what is left, so that what is due happens at exactly its instruction. Whoever leaves in
+// the middle gives back what did not run: side exits in emitted code, faults and raised exceptions here, where the marks say which
+// instruction it was.
 //
 //     count = icount.end - icount_left (- what the running TB has still before it, when asked from a helper)
 //
-// An instruction counts when it completes. One that faults does not; a repeated string instruction counts once, at its end; INT n and its like
-// count when they have been delivered; delivering an interrupt is no instruction.
+// An instruction counts when it completes. One that faults does not; a repeated string instruction counts once, at its end; INT n and its
+// like count when they have been delivered; delivering an interrupt is no instruction.
 //
 // Devices. An access to one may raise an interrupt or bring a deadline nearer, and both must take effect at the next instruction. Port
-// accesses end their TB anyway. Which memory accesses reach a device is known only when they do: then the TB is left before the instruction, and
-// the instruction runs alone (as it does for written code). So neither interrupts nor timers ever see where a TB ends.
+// accesses end their TB anyway. Which memory accesses reach a device is known only when they do: then the TB is left before the
+// instruction, and the instruction runs alone (as it does for written code). So neither interrupts nor timers ever see where a TB ends.
 //
 // Exit requests for other reasons - keys, the host's timers - still end TBs anywhere. They change nothing that the guest can see.
 #include "kernel/base/bits.h"
@@ -47,7 +48,7 @@ void icount_moved(struct tcg *t)
 {
     struct vcpu *c = t->icount.runs;
     t->icount.moved = true;
-    if (c && (c->in_guest || plat_in_interrupt())) vcpu_kick(c);
+    if (c) vcpu_kick(c);                   // whatever it is about to enter, it looks again first
 }
 
 void icount_turn(struct vcpu *c)

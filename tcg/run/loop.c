@@ -1,7 +1,7 @@
 // The execution loop of a vCPU, and the ways in which the world reaches it.
 //
-// Order of events in one round: a host fault that was noted; a guest exception that was raised; what icount finds due; the mailboxes, if exit_request is set; an interrupt,
-// if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
+// Order of events in one round: a host fault that was noted; a guest exception that was raised; what icount finds due; the mailboxes, if
+// exit_request is set; an interrupt, if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
 // Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
 // its core. The handler ends with

@@ -277,9 +277,13 @@ void icount_sleep(struct vcpu *c);                                       // BQL 
 struct tb *icount_cut(struct vcpu *c);
 // Translated code is left in the middle, at host address rip: gives back the instructions from there on.
 void icount_leave(struct vcpu *c, u64 rip);
-// A device is about to be accessed by translated code or a helper: unless the instruction is its TB's last, leaves before it and runs it alone.
+// A device is about to be accessed by translated code or a helper: unless the instruction is its TB's last, leaves before it and runs
+// it alone.
 void icount_before_io(struct vcpu *c);
-static inline bool icount_due(const struct vcpu *c) { return c->tcg->cfg.icount && (c->icount_left <= 0 || c->tcg->icount.moved); }
+static inline bool icount_due(const struct vcpu *c)
+{
+    return c->tcg->cfg.icount && (c->icount_left <= 0 || c->tcg->icount.moved || c->tcg->icount.runs != c);
+}
 
 // ---- tcg/host ----
 // What emitted code needs and this processor lacks ("BMI2"), or NULL.

@@ -57,7 +57,7 @@ static bool all_zero(const u8 *p, u64 n)
     return !any;
 }
 
-// Which components are in use, by their contents: what processors say depends on who else used the registers (a signal handler's frame, say).
+// Which components are in use, by their contents: what processors say depends on who else used the registers (a signal's frame, say).
 static u64 in_use_exactly(const u8 *img)
 {
     bool x87 = *(const u64_any *)img << 24 == 0x37full << 24 && all_zero(img + X_ST, X_XMM - X_ST);    // FCW, FSW, FTW

@@ -54,8 +54,8 @@ static void str_count(struct str *s, u64 n)
     if (s->rep) x86_set_reg(s->c, G_RCX, s->count, s->asize);
 }
 
-// Lets an interrupt in between chunks; returns if there is none. Under icount no time passes within an instruction, so interrupts wait for its
-// end, and only what ends the run or stops it does not.
+// Lets an interrupt in between chunks; returns if there is none. Under icount no time passes within an instruction, so interrupts wait
+// for its end, and only what ends the run or stops it does not.
 static void str_pause(struct str *s)
 {
     if (!s->count || !__atomic_load_n(&s->c->v.exit_request, __ATOMIC_RELAXED)) return;
