@@ -9,9 +9,12 @@
 #include <string.h>
 
 #include "kernel/base/log.h"
+#include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/fbcon.h"
 #include "kernel/hwtimer.h"
+#include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/plat_events.h"
 #include "kernel/ps2.h"
@@ -22,6 +25,7 @@ enum { INPUT_RING = 1024, CTRL_A = 1 };
 
 static struct {
     struct ticket_lock lock;
+    const struct core *owner;   // of the lock; only the owner finds itself here
     bool screen, dirty, panic;
     // ---- input: BQL; bytes come in on the boot core only ----
     bool ctrl_a;
@@ -32,13 +36,19 @@ static struct {
 static u64 console_lock(void)
 {
     if (con.panic) return cpu_irq_save();
-    return ticket_lock_irq(&con.lock);
+    u64 flags = ticket_lock_irq(&con.lock);
+    con.owner = core_self();
+    return flags;
 }
 
 static void console_unlock(u64 flags)
 {
-    if (con.panic) cpu_irq_restore(flags);
-    else ticket_unlock_irq(&con.lock, flags);
+    if (con.panic) {
+        cpu_irq_restore(flags);
+        return;
+    }
+    con.owner = NULL;
+    ticket_unlock_irq(&con.lock, flags);
 }
 
 // ---- output ----
@@ -100,7 +110,17 @@ void console_flush(void)
     console_unlock(flags);
 }
 
-void console_panic_mode(void) { con.panic = true; }
+// The lock first: a core that is stopped while it writes leaves the serial ring half moved. Unless it is this core that was interrupted there.
+void console_panic_mode(void)
+{
+    (void)cpu_irq_save();
+    const struct core *c = core_self();
+    if (con.panic && con.owner == c) return;
+    if (con.owner != c) ticket_lock_last(&con.lock);
+    con.owner = c;
+    cores_stop_others();
+    con.panic = true;
+}
 
 // ---- input ----
 

@@ -78,11 +78,20 @@ static void core_init_segments(struct core *c)
 
 // ---- control registers ----
 
-// OSXSAVE in leaf 1 mirrors CR4, and is no feature.
+// Only what instructions and this kernel depend on: debugging, power management and the like may differ, and OSXSAVE mirrors CR4.
+enum {
+    FEATURES_C1 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 9 | 1 << 12 | 1 << 13 | 1 << 17 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 22 | 1 << 23 |
+                  1 << 25 | 1 << 26 | 1 << 28 | 1 << 29 | 1 << 30,   // SSE3 .. RDRAND, PCID, x2APIC, XSAVE
+    FEATURES_D1 = 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 11 | 1 << 13 | 1 << 15 | 1 << 16 | 1 << 19 | 1 << 23 | 1 << 24 |
+                  1 << 25 | 1 << 26,                                 // TSC .. SSE2
+    FEATURES_B7 = ~(1 << 1 | 1 << 2 | 1 << 12 | 1 << 15 | 1 << 25),  // not TSC_ADJUST, SGX, RDT, PT
+};
+
 static struct core_features core_features_read(void)
 {
     struct cpuid l1 = cpu_cpuid(1, 0);
-    return (struct core_features){l1.c & ~(u32)BIT(27), l1.d, cpu_cpuid_if(7, 0).b, l1.c & BIT(26) ? cpu_cpuid(0xd, 0).a : 0};
+    u32 xcr0 = l1.c & BIT(26) ? cpu_cpuid(0xd, 0).a : 0;
+    return (struct core_features){l1.c & FEATURES_C1, l1.d & FEATURES_D1, cpu_cpuid_if(7, 0).b & FEATURES_B7, xcr0};
 }
 
 // What translated guest code needs of the host, and what protects us. CR0.TS stays clear: vector state is switched by the run-time,

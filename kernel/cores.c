@@ -26,7 +26,8 @@
 #include "kernel/plat.h"
 #include "kernel/traps.h"
 
-enum { FLUSH_ALL_PAGES = 64, STOP_SPINS = 20000000 };   // of PAUSE: some hundred ms
+enum { FLUSH_ALL_PAGES = 64 };
+#define STOP_TICKS        1000000000ull   // of the TSC, as the end needs no calibrated clock: some tenths of a second
 #define FLUSH_PATIENCE_NS (10 * NS_PER_SEC)
 
 static struct {
@@ -163,9 +164,9 @@ void cores_stop_others(void)
     unsigned n = cores_count();
     for (unsigned i = 0; i < n; i++)
         if (cores.core[i] != self) lapic_send_nmi(cores.core[i]->apic_id);
-    unsigned spins = 0;   // of all together, and no clock: it may be what went wrong
+    u64 t0 = cpu_rdtsc();
     for (unsigned i = 0; i < n; i++)
-        while (cores.core[i] != self && !__atomic_load_n(&cores.core[i]->stopped, __ATOMIC_ACQUIRE) && spins++ < STOP_SPINS) cpu_pause();
+        while (cores.core[i] != self && !__atomic_load_n(&cores.core[i]->stopped, __ATOMIC_ACQUIRE) && cpu_rdtsc() - t0 < STOP_TICKS) cpu_pause();
 }
 
 bool cores_nmi(void)

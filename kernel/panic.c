@@ -6,7 +6,6 @@
 #include "kernel/base/fmt.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
-#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/plat.h"
 #include "kernel/traps.h"
@@ -71,7 +70,6 @@ static struct core *panic_begin(void)
     struct core *c = core_self();
     if (c->dying) cpu_halt_forever();
     c->dying = true;
-    cores_stop_others();
     console_panic_mode();
     return c;
 }

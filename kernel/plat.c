@@ -10,7 +10,6 @@
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
-#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/plat_events.h"
@@ -126,7 +125,6 @@ const struct plat_events *plat_events_get(void) { return &plat.events; }
 
 void plat_exit(int code)
 {
-    cores_stop_others();
     console_panic_mode();
     if (code == 0) {
         console_flush();

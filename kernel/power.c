@@ -4,7 +4,7 @@
 
 #include "kernel/acpi.h"
 #include "kernel/base/log.h"
-#include "kernel/cores.h"
+#include "kernel/console.h"
 #include "kernel/cpu.h"
 #include "kernel/vmem.h"
 
@@ -63,7 +63,7 @@ static void power_reset_acpi(const struct acpi_info *a)
 
 void power_reset(void)
 {
-    cores_stop_others();
+    console_panic_mode();
     power_reset_acpi(acpi_info());
     cpu_out8(0xcf9, 2);
     cpu_out8(0xcf9, 6);

@@ -5,6 +5,6 @@
 
 // Maps what the two below need.
 void power_init(void);
-// Both stop the other cores (cores_stop_others) first or have had them stopped. Returns only if the machine has no way that works.
+// Both come after console_panic_mode, or call it. Returns only if the machine has no way that works.
 void power_off(void);
 NORETURN void power_reset(void);

@@ -3,20 +3,22 @@
 #include "kernel/selftest.h"
 
 #include "kernel/base/log.h"
+#include "kernel/core.h"
 #include "kernel/cpu.h"
 #include "kernel/plat.h"
 #include "kernel/power.h"
 
-// The others get this long to be in the middle of something.
-#define HEAD_START_NS 300000000ull
+enum { ROUNDS = 3 };   // of each core, before the end comes
 
 static enum boot_selftest selftest_end;
+static u32 selftest_rounds[CORES_MAX];
 
 static void end_noise(void *arg UNUSED)
 {
     for (;;) {
         bql_lock();
         log_info("selftest: noise of core %u", plat_core_id());
+        __atomic_fetch_add(&selftest_rounds[plat_core_id()], 1, __ATOMIC_RELAXED);
         bql_unlock();
     }
 }
@@ -31,7 +33,8 @@ static __attribute__((noinline)) u64 end_recurse(u64 depth)
 
 static void end_now(void *arg UNUSED)
 {
-    for (u64 t0 = plat_time_ns(); plat_time_ns() - t0 < HEAD_START_NS;) cpu_pause();
+    for (unsigned i = 0; i + 1 < plat_core_count(); i++)
+        while (__atomic_load_n(&selftest_rounds[i], __ATOMIC_RELAXED) < ROUNDS) cpu_pause();
     switch (selftest_end) {
     case SELFTEST_PANIC: panic("selftest: this panic was asked for");
     case SELFTEST_OVERFLOW: panic("selftest: recursion came back with %llu", (unsigned long long)end_recurse(0));

@@ -1,7 +1,7 @@
 /* The first instructions of every core but the boot core. A STARTUP IPI sets CS:IP to page:0 in real mode, with the page's number
    in the IPI (SDM 3A 9.4.4); ap.c has copied trampoline..trampoline_end to that page and filled in the words at its end. From
-   there by protected mode to long mode, on page tables that are the kernel's own, with the first 2 MiB at their physical address added: read-only and executable,
-   so that writes go by the direct map. The way ends at ap_entry, in the kernel's image.
+   there by protected mode to long mode, on page tables that are the kernel's own, with the first 2 MiB at their physical address
+   added: read-only and executable, so that writes go by the direct map. The way ends at ap_entry, in the kernel's image.
 
    The one core that takes the record out of `record' goes on; whoever finds none (it was given up as silent and came late) halts. */
     .set DIRECT_MAP, 0xffff800000000000
