@@ -87,7 +87,8 @@ QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(GUEST) $(TEST_INITRD) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(GUEST) $(TEST_INITRD)
+test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) $(VARIANT_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py

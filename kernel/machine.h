@@ -6,8 +6,8 @@
 
 struct blob { const u8 *data; u64 size; const char *name; };   // name: for messages
 
-// The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to its shell with
-// the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
+// The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to
+// its shell with the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
 enum { MACHINE_TB_SIZE_MIN = 4 << 20 };
 
 struct machine_config {

@@ -214,8 +214,8 @@ bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// INVPCID (SDM 2A): a effective address of the descriptor, b type. The softmmu TLB has no PCIDs, so every type is at most a flush; an individual
-// address is one page when it names the current PCID, and none of our business otherwise.
+// INVPCID (SDM 2A): a effective address of the descriptor, b type. The softmmu TLB has no PCIDs, so every type is at most a flush; an
+// individual address is one page when it names the current PCID, and none of our business otherwise.
 static u64 invpcid(struct vcpu *v, u64 a, u64 b, u64 d)
 {
     struct x86_cpu *c = x86(v);
