@@ -1,13 +1,13 @@
 // The slow half of the softmmu: what inline lookups miss.
 //
-// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to the
-// instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce buffer, filled
-// beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the address's offset within 64
-// bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
+// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to
+// the instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce
+// buffer, filled beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the
+// address's offset within 64 bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
 //
 // Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites
-// itself is left before
-// the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only where it happens.
+// itself is left before the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only
+// where it happens.
 #include "tcg/run/softmmu.h"
 
 #include <string.h>

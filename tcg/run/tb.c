@@ -1,11 +1,9 @@
 // Translation blocks: making, finding, chaining, dropping.
 //
 // Found by a hash of the guest-physical address. Each guest-physical page lists the TBs that have bytes on it, so that a write to the page
-// finds what it
-// breaks. The code cache is filled from front to back; when it is full everything is dropped at once and the cache starts anew: TBs then
-// come back as they
-// are used, which costs little at the speed of translation and needs no order of ageing. Chaining is recorded on both sides, so that a TB can
-// be taken out of everybody's jumps before it goes.
+// finds what it breaks. The code cache is filled from front to back; when it is full everything is dropped at once and the cache starts
+// anew: TBs then come back as they are used, which costs little at the speed of translation and needs no order of ageing. Chaining is
+// recorded on both sides, so that a TB can be taken out of everybody's jumps before it goes.
 #include <string.h>
 
 #include "kernel/base/bits.h"
@@ -297,8 +295,8 @@ void tb_flush_all(struct tcg *t)
 // ---- making ----------------------------------------------------------------------------------------------------------------
 
 // Jump-cache class of a mode, first come first served. A guest passes through many modes while it starts; when the classes are used up,
-// everything begins
-// anew with the modes then in use, but only so often: a guest that keeps on using more modes than classes does without for the late ones.
+// everything begins anew with the modes then in use, but only so often: a guest that keeps on using more modes than classes does without
+// for the late ones.
 static unsigned class_of(struct tcg *t, u32 mode, u64 cs_base)
 {
     u32 key = mode ^ (u32)(cs_base * 0x9e3779b1u);

@@ -22,7 +22,8 @@ static inline u64 tb_room(const struct ir_block *b) { return TB_CODE_FIXED + b->
 struct flag_recipe {
     u8 kind;              // FR_*
     u8 opc, size;         // FR_OP: the IR op that defined them
-    u8 a, b;              // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm; FR_SLOT0/1: flag_operand[]
+    // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm; FR_SLOT0/1: flag_operand[]
+    u8 a, b;
     s32 imm;
 };
 enum { FR_SLOT0 = 64, FR_SLOT1 };
@@ -70,7 +71,8 @@ struct tb {
     u8 n_exits;
     struct tb_exit *exits;
     struct tb_exit *in_head;
-    u8 n_ind;             // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
+    // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
+    u8 n_ind;
     bool wants_host;      // prefers to be entered with flags in EFLAGS
     struct { u32 jne, jmp, miss; } ind[1];
     u16 n_marks, n_recipes;
@@ -177,6 +179,7 @@ void *tcg_arena_alloc(struct tcg *t, u64 size);        // zeroed; never fails (t
 
 // ---- called from emitted code (context: a helper) ----
 u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc);     // desc: size | mmu << 8; returns where the bytes are
-u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);    // desc as above | reads too << 16 | may end up not storing << 17; sets bounce_len when a commit must follow
+// desc as above | reads too << 16 | may end up not storing << 17; sets bounce_len when a commit must follow
+u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);
 void softmmu_commit(struct vcpu *c);
 void vcpu_helper_done(struct vcpu *c);                       // before going back into translated code
