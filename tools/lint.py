@@ -7,7 +7,7 @@ Usage: tools/lint.py [--fast]     (--fast leaves out the compilers)
   - every source compiles with clang too, with the build's warnings;
   - no include cycles; both machines are x86-64, so a name says guest or host;
   - no mutable non-static global data in C sources; spaces, no trailing blanks, a newline at the end;
-  - (report only) lines above 160 columns, what clang-format would change;
+  - no comment above 140 columns, in scripts and makefiles neither; (report only) code above that, what clang-format would change;
   - a source opens with a comment that says what it is.
 """
 import concurrent.futures
@@ -19,7 +19,9 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CODE = ("boot", "kernel", "hosted", "tcg", "devices", "tests")
-COLUMNS = 160
+COLUMNS = 140
+SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "tools", "tests")
+COMMENT = re.compile(r"\s*(?://|#(?!\s*(?:define|include|if|error)))|.*[;,{}]\s+(?://|/\*)")   # a line that is one, or ends in one
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes", "-Wno-unused-parameter"]
 EFI = ["-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-fshort-wchar", "-DGNU_EFI_USE_MS_ABI"]
 NEWLIB = ["-isystem", "build/newlib/x86_64-elf/include", "-ffreestanding"]
@@ -58,6 +60,26 @@ def files():
             for n in sorted(names):
                 if n.endswith((".c", ".h", ".S", ".def")):
                     yield os.path.relpath(os.path.join(d, n), ROOT)
+
+
+def scripts():
+    for top in SCRIPTS:
+        path = os.path.join(ROOT, top)
+        walk = [(ROOT, [], [top])] if os.path.isfile(path) else os.walk(path)
+        for d, _, names in walk:
+            for n in sorted(names):
+                if n.endswith((".py", ".mk", ".sh", ".awk", ".ld")) or n in ("Makefile", "run"):
+                    yield os.path.relpath(os.path.join(d, n), ROOT)
+
+
+def columns_check(path, text):
+    for i, l in enumerate(text.split("\n"), 1):
+        if len(l) <= COLUMNS:
+            continue
+        if COMMENT.match(l):
+            say(path, i, f"a comment above {COLUMNS} columns: wrap it")
+        elif not path.endswith(".def"):
+            long_lines.append(f"{path}:{i}")
 
 
 def strip_comments(text):
@@ -116,8 +138,6 @@ def cycles_check(graph):
 
 def text_check(path, text):
     for i, l in enumerate(text.split("\n"), 1):
-        if len(l) > COLUMNS and not path.endswith(".def"):
-            long_lines.append(f"{path}:{i}")
         if l.rstrip() != l:
             say(path, i, "blanks at the end of the line")
         if "\t" in l and not path.endswith(".S"):
@@ -203,12 +223,16 @@ def main():
             text = f.read()
         graph[path] = includes_check(path, text)
         text_check(path, text)
+        columns_check(path, text)
+    for path in scripts():
+        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+            columns_check(path, f.read())
     cycles_check(graph)
     if "--fast" not in sys.argv[1:]:
         compilers_check(paths)
         format_report(paths)
     if long_lines:
-        print(f"lint: {len(long_lines)} lines above {COLUMNS} columns (report only): " + " ".join(long_lines[:20]))
+        print(f"lint: {len(long_lines)} lines of code above {COLUMNS} columns (report only)")
     for p in problems:
         print(p)
     print(f"{len(paths)} passed, 0 failed" if not problems else
