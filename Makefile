@@ -90,7 +90,8 @@ ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" $(B)/t
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
+test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py tests/boot/metal_cores_test.py

@@ -1,4 +1,5 @@
-# ---- metal: Cupel on the bare machine. Included by the Makefile, whose TCG_SRC, DEV_SRC and BASE_SRC it builds once more, with the kernel's flags ----
+# ---- metal: Cupel on the bare machine. Included by the Makefile ----
+# TCG_SRC, DEV_SRC and BASE_SRC are built once more here, with the kernel's flags.
 NEWLIB := $(B)/newlib/x86_64-elf
 CUPEL_VERSION ?= 0.1
 CUPEL_BUILD := $(shell git describe --always --dirty 2>/dev/null || echo unknown)

@@ -33,9 +33,9 @@ static inline void irq_pulse(const struct irq *q)
 
 // ---- interrupt controllers ----
 struct lapic;
-struct lapic *lapic_new(struct phys *p, struct vcpu *c, unsigned id);   // also registers apic_ops with the vCPU. The 0xfee00000 page is one MMIO
-                                                                        // region (unlocked) shared by all: the accessing vCPU's
-                                                                        // own APIC answers
+// Also registers apic_ops with the vCPU. The 0xfee00000 page is one MMIO region (unlocked) shared by all: the accessing vCPU's own APIC
+// answers.
+struct lapic *lapic_new(struct phys *p, struct vcpu *c, unsigned id);
 void lapic_set_pic(struct lapic *l, struct vcpu *c, int (*ack)(void *pic), void *pic);
 // TSC-deadline mode: the rate of the guest's TSC and how to read it (any context: the expired timer looks at it too). Without
 // this call the mode is absent (IA32_TSC_DEADLINE is #GP) and CPUID must not offer it. Before the first vCPU runs.

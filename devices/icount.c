@@ -9,6 +9,7 @@
 #include "devices/icount.h"
 
 #include "devices/clock.h"
+#include "devices/devices.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "kernel/plat.h"
@@ -27,6 +28,7 @@ static void woken(void *opaque UNUSED) {}  // the interrupt is all that is wante
 
 void icount_start(const struct icount_config *cfg)
 {
+    DEVICE_LOCKED();
     ic.cfg = *cfg;
     ic.waited = 0;
     ic.source = (struct clock_source){.ns = icount_ns, .moved = cfg->moved};
@@ -43,6 +45,7 @@ static u64 run_due(void)
 // A timer that was armed in the past again gets its turn after one instruction, as it would after the next interrupt of a real timer.
 u64 icount_turn_clock(void)
 {
+    DEVICE_LOCKED();
     u64 due = run_due(), now = icount_ns();
     if (due == UINT64_MAX) return UINT64_MAX;
     if (due <= now) return 1;
@@ -61,6 +64,7 @@ static void wait_for(u64 ns)
 
 void icount_wait(void)
 {
+    DEVICE_LOCKED();
     u64 due = clock_virtual_deadline(), now = icount_ns();
     ASSERT(!plat_in_interrupt(), "waiting in interrupt context%s", "");
     if (due == UINT64_MAX) plat_idle();

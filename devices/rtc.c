@@ -2,14 +2,13 @@
 // tell SeaBIOS the memory size.
 //
 // The time is not counted either: it is wall time (CLOCK_HOST_, or the virtual clock: rtc_set_time) plus an offset, spread into the ten
-// registers when somebody reads them.
-// Setting the clock changes the offset. While SET (register B bit 7) or the divider reset (register A bits 6:4 = 11x) stops the update cycle, the
-// registers are plain memory, and leaving that state makes the offset from them. The divider chain goes on under SET and starts at half
-// a second when its reset ends, as in the chip: "the first update follows 500 ms later".
+// registers when somebody reads them. Setting the clock changes the offset. While SET (register B bit 7) or the divider reset (register A
+// bits 6:4 = 11x) stops the update cycle, the registers are plain memory, and leaving that state makes the offset from them. The divider
+// chain goes on under SET and starts at half a second when its reset ends, as in the chip: "the first update follows 500 ms later".
 //
 // The flags of register C appear whether their interrupt is enabled or not, so rtc_catch_up() derives them from the seconds (and
-// periods) that went by since it ran last, before anything looks or changes. Timers are armed only for interrupts that are enabled and whose
-// flag is clear: with the flag set the line is up, and nothing happens until register C is read.
+// periods) that went by since it ran last, before anything looks or changes. Timers are armed only for interrupts that are enabled and
+// whose flag is clear: with the flag set the line is up, and nothing happens until register C is read.
 //
 // The periodic interrupt follows the virtual clock, so that a paused guest gets no burst; the calendar follows the wall.
 #include "devices/clock.h"

@@ -1,7 +1,7 @@
 // The monitor: commands with QEMU's names, typed on the terminal after Ctrl-A c.
 //
-// It runs in interrupt context with the BQL held, on top of whatever the guest does, so it works while the guest hangs. Line editing is what the
-// fingers do without thinking: backspace, Ctrl-U, Ctrl-C, arrow up for the last line.
+// It runs in interrupt context with the BQL held, on top of whatever the guest does, so it works while the guest hangs. Line editing is
+// what the fingers do without thinking: backspace, Ctrl-U, Ctrl-C, arrow up for the last line.
 #include <string.h>
 
 #include "hosted/hosted.h"

@@ -1,13 +1,13 @@
 // Time of the hosted platform: a nanosecond clock from the TSC, and one POSIX timer.
 //
-// The clock. plat_time_ns is called from helpers of translated code, with the guest's vector state live, and often: so no libc. Where the TSC is
-// invariant (SDM 3B 18.17.1) it is measured once against CLOCK_MONOTONIC and converted with one multiplication. That also makes the
-// guest's clocks (HPET, ACPI timer, PIT) agree with the guest's own TSC to the last digit, so a guest never calls its TSC unstable. Elsewhere:
-// the system call.
+// The clock. plat_time_ns is called from helpers of translated code, with the guest's vector state live, and often: so no libc. Where the
+// TSC is invariant (SDM 3B 18.17.1) it is measured once against CLOCK_MONOTONIC and converted with one multiplication. That also makes the
+// guest's clocks (HPET, ACPI timer, PIT) agree with the guest's own TSC to the last digit, so a guest never calls its TSC unstable.
+// Elsewhere: the system call.
 //
-// The timer is one-shot. `want` is what the emulator asked for, `armed` what the kernel knows. Guests move their deadline away far more often than
-// they let it expire, so a later deadline leaves an earlier armed one alone: when that fires with nothing due, it is armed again. This turns most
-// calls into two stores.
+// The timer is one-shot. `want` is what the emulator asked for, `armed` what the kernel knows. Guests move their deadline away far more
+// often than they let it expire, so a later deadline leaves an earlier armed one alone: when that fires with nothing due, it is armed
+// again. This turns most calls into two stores.
 //
 // A handler that armed the timer for a moment that is over by the time it returns would be followed by the next one at once, and if that
 // goes on the guest does not execute a single instruction, however fast the host: so what a handler arms is GAP_NS away at least.

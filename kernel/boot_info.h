@@ -1,4 +1,5 @@
-// What the loader (boot/ under UEFI, multiboot.c on a BIOS PC) tells the kernel: the header that boot/ and kernel/ share, free of EFI types.
+// What the loader (boot/ under UEFI, multiboot.c on a BIOS PC) tells the kernel: the header that boot/ and kernel/ share, free of EFI
+// types.
 //
 // The structure and everything it points to by physical address lie in BOOT_MEM_LOADER pages, which the kernel never frees. On entry the
 // processor is in long mode with interrupts off and runs on the loader's page tables: the kernel's image at KERNEL_VIRT (W^X by

@@ -110,7 +110,8 @@ void console_flush(void)
     console_unlock(flags);
 }
 
-// The lock first: a core that is stopped while it writes leaves the serial ring half moved. Unless it is this core that was interrupted there.
+// The lock first: a core that is stopped while it writes leaves the serial ring half moved. Unless it is this core that was interrupted
+// there.
 void console_panic_mode(void)
 {
     (void)cpu_irq_save();

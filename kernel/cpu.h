@@ -103,8 +103,8 @@ static inline NORETURN void cpu_halt_forever(void)
     for (;;) __asm__ volatile("cli; hlt" : : : "memory");
 }
 
-// A spinlock, fair where cores are real: whoever came first is served first (lock.c says what happens where they are not). Interrupts are the
-// caller's business.
+// A spinlock, fair where cores are real: whoever came first is served first (lock.c says what happens where they are not). Interrupts are
+// the caller's business.
 struct ticket_lock { u32 next, serving; };
 // lock.c: takes a lock that is not free.
 void ticket_lock_wait(struct ticket_lock *l);

@@ -10,7 +10,8 @@
 // until the old one comes. A timer of each core's own would save that interrupt and cost a lock around every list, and the interrupt to
 // tell the vCPU that its device has acted.
 //
-// What an interrupt arms is GAP_NS away at least, or a handler that is late could be followed by itself for ever, and the guest would stand.
+// What an interrupt arms is GAP_NS away at least, or a handler that is late could be followed by itself for ever, and the guest would
+// stand.
 #include "kernel/hwtimer.h"
 
 #include "kernel/base/log.h"

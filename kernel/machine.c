@@ -1,9 +1,12 @@
 // The guest machine: a q35-like PC wired from devices/ around vCPUs from tcg/. See machine.h.
 //
-// Wires. ISA interrupt n goes to 8259 input n and to I/O APIC pin n, but for the timer: interrupt 0 is pin 2, as on every PC and as the MADT says.
-// Memory. RAM below the PCI Express window at 0xb0000000, the rest above 4 GiB; 0xa0000-0xbffff is left to a display; 0xc0000-0xfffff is RAM.
+// Wires. ISA interrupt n goes to 8259 input n and to I/O APIC pin n, but for the timer: interrupt 0 is pin 2, as on every PC and as the
+// MADT says.
+// Memory. RAM below the PCI Express window at 0xb0000000, the rest above 4 GiB; 0xa0000-0xbffff is left to a display; 0xc0000-0xfffff is
+// RAM.
 //
-// Reset. The vCPU's loop returns, chips and vCPUs go to their power-up state, and the kernel is loaded again from the images, as firmware would.
+// Reset. The vCPU's loop returns, chips and vCPUs go to their power-up state, and the kernel is loaded again from the images, as firmware
+// would.
 #include "kernel/machine.h"
 
 #include "devices/clock.h"

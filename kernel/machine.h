@@ -6,8 +6,8 @@
 
 struct blob { const u8 *data; u64 size; const char *name; };   // name: for messages
 
-// The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to its shell with
-// the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
+// The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to
+// its shell with the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
 enum { MACHINE_TB_SIZE_MIN = 4 << 20 };
 
 enum rtc_base { RTC_BASE_DEFAULT, RTC_BASE_UTC, RTC_BASE_LOCAL, RTC_BASE_DATE };
@@ -59,5 +59,5 @@ void machine_reset(void);
 // Stops and resumes all vCPUs with the virtual clock (monitor stop/cont). BQL held.
 void machine_stop(void);
 void machine_cont(void);
-// Monitor texts. `out` gets zero-terminated pieces.
-void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);   // "registers", "jit", "timers", "icount", "sync-profile"; BQL held
+// Monitor texts: "registers", "jit", "timers", "icount", "sync-profile". `out` gets zero-terminated pieces. BQL held.
+void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);

@@ -1,12 +1,13 @@
 // vCPUs on cores. See machine_cores.h.
 //
-// One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the vCPU
-// halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs on a shared core to yield), or until another vCPU of
-// the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits for it.
+// One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the
+// vCPU halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs on a
+// shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits
+// for it.
 //
-// Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so does each
-// core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new generation, and a kick. Waiting is plat_idle under
-// the BQL, so no kick is lost.
+// Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so
+// does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new generation, and a kick. Waiting is
+// plat_idle under the BQL, so no kick is lost.
 #include "kernel/machine_cores.h"
 
 #include "devices/clock.h"

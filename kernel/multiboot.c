@@ -1,9 +1,9 @@
 // From a Multiboot2 loader's information to struct boot_info: the BIOS PC's counterpart of boot/handoff.c.
 //
-// There is no firmware to read files or to show a menu; GRUB did both. One module is cupel.conf, the same file as on a UEFI stick, the others
-// are the files that it names; a module's text in GRUB's configuration says which ("module2 FILE NAME"). The kernel's command line
-// is the name or number of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel shows once it has
-// a console: nothing here can print.
+// There is no firmware to read files or to show a menu; GRUB did both. One module is cupel.conf, the same file as on a UEFI stick, the
+// others are the files that it names; a module's text in GRUB's configuration says which ("module2 FILE NAME"). The kernel's command line
+// is the name or number of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel
+// shows once it has a console: nothing here can print.
 #include "kernel/multiboot.h"
 
 #include <string.h>

@@ -46,8 +46,8 @@ bool bql_held(void);
 // How often core `id` took it, waited for it, and for how long. False: that core does not run. Any context.
 bool plat_bql_stats(unsigned id, struct lockstat *s) MUST_CHECK;
 
-// Interrupts off on this core, without the lock: for sections so short that a spinlock of one's own guards them. Returns what plat_irq_restore
-// wants; nests. What arrived meanwhile is handled at the last restore. Any context.
+// Interrupts off on this core, without the lock: for sections so short that a spinlock of one's own guards them. Returns what
+// plat_irq_restore wants; nests. What arrived meanwhile is handled at the last restore. Any context.
 bool plat_irq_save(void);
 void plat_irq_restore(bool saved);
 // A turn of a loop that waits for another core; `turn` counts them. Hosted, it gives the processor away now and then.

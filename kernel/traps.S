@@ -1,6 +1,6 @@
 /* 256 stubs of 16 bytes, one per vector, which complete the frame of traps.h with error code and vector, and the common way in and out.
-   General registers only are saved: handlers touch nothing else. The stack pointer is 16-byte aligned at the call: the processor aligns before
-   pushing 5 words, and 17 more follow. */
+   General registers only are saved: handlers touch nothing else. The stack pointer is 16-byte aligned at the call: the processor aligns
+   before pushing 5 words, and 17 more follow. */
     .text
     .balign 16
     .globl trap_stubs

@@ -1,8 +1,9 @@
 // How large the translator's tables are: the normal values and, beside them, those of the stress build (make test-stress).
 //
-// Nearly everything that can go wrong in a translator happens when something is full, evicted, dropped or made anew, and with tables of a sensible size that is rare.
-// The stress build is the same sources with tables that are always full, and with dice (tcg_dice in tcg/run/tcg.h) that now and then take the rare branch for
-// no reason: lookups that miss, blocks of few instructions, blocks dropped, exit requests that nobody made, vector state put away. A guest must not notice.
+// Nearly everything that can go wrong in a translator happens when something is full, evicted, dropped or made anew, and with tables of a
+// sensible size that is rare. The stress build is the same sources with tables that are always full, and with dice (tcg_dice in
+// tcg/run/tcg.h) that now and then take the rare branch for no reason: lookups that miss, blocks of few instructions, blocks dropped, exit
+// requests that nobody made, vector state put away. A guest must not notice.
 #pragma once
 
 #include "kernel/base/types.h"
@@ -28,7 +29,8 @@ enum {
     GROUP_OPS_MAX    = LIMIT(40, 12),       // ops that it spans
 };
 
-// C code may use vector and x87 registers at any moment, since a sanitizer's run-time does: the guest's are in the host's during translated code only.
+// C code may use vector and x87 registers at any moment, since a sanitizer's run-time does: the guest's are in the host's during translated
+// code only.
 #ifdef CUPEL_SANITIZE
 static inline bool limits_c_uses_fpu(void) { return true; }
 #else

@@ -1,9 +1,10 @@
-# Variants: the hosted program and the instruction tests once more, compiled differently. Included by the Makefile after insn.mk and unit.mk.
-# `make test-stress` and `make test-asan` run one of them, `make test` both.
+# Variants: the hosted program and the instruction tests once more, compiled differently. Included by the Makefile after insn.mk and
+# unit.mk. `make test-stress` and `make test-asan` run one of them, `make test` both.
 #
 #     stress   every table tiny, rare branches taken at random (tcg/limits.h)
 #     asan     AddressSanitizer and UBSan. The sanitizers' run-time uses vector registers, so the guest's leave the host's around all C code
-#              (tcg/limits.h), and libc's memory functions, which it watches, take the place of kernel/base/string.c. tests/sanitize.c has its settings.
+#              (tcg/limits.h), and libc's memory functions, which it watches, take the place of kernel/base/string.c. tests/sanitize.c has
+#              its settings.
 VARIANTS := stress asan
 VARIANT_FLAGS_stress := -DCUPEL_STRESS
 VARIANT_BOOT_stress := quick
@@ -14,7 +15,8 @@ VARIANT_INSTRUMENT_asan := $(SANITIZE)
 VARIANT_LINK_asan := $(SANITIZE) -Wl,--wrap=plat_pages_alloc,--wrap=plat_pages_free
 VARIANT_WITHOUT_asan := kernel/base/string.c
 VARIANT_WITH_asan := tests/sanitize.c
-# The instruction tests' harness touches memory at the addresses of the guest's, whose shadow shadow.c closes: it has functions of its own for that.
+# The instruction tests' harness touches memory at the addresses of the guest's, whose shadow shadow.c closes: it has functions of its own
+# for that.
 VARIANT_INSN_asan := tests/insn/shadow.c tests/string.c
 VARIANT_HARNESS_asan := $(foreach f,memcpy memmove memset memcmp memchr strlen strnlen strncmp strcmp strchr strrchr strstr strcpy strncpy mmap,-D$f=plain_$f)
 
@@ -56,8 +58,8 @@ $(B)/$1/insn_random: $(call variant_obj,$1,$(variant_insn_src) $(VARIANT_INSN_$1
 $(B)/$1/ir_test: $(call variant_obj,$1,$(TCG_SRC) $(wildcard kernel/base/*.c tests/ir/*.c) $(VARIANT_INSN_$1) tests/insn/testplat.c tests/insn/input.c)
 	$$(CC) $(VARIANT_LINK_$1) -o $$@ $$^
 VARIANT_PROGRAMS_$1 := $(B)/$1/cupel $(B)/$1/insn_test $(B)/$1/insn_random $(B)/$1/ir_test
-VARIANT_RUNS_$1 := $(B)/$1/insn_test "$(B)/$1/insn_random rounds=30000" "$(B)/$1/insn_random rounds=10000 exit=poll chain=off" $(B)/$1/ir_test \
-    "tests/boot/variant_test.py $(B)/$1/cupel $(VARIANT_BOOT_$1)"
+VARIANT_RUNS_$1 := $(B)/$1/insn_test "$(B)/$1/insn_random rounds=30000" "$(B)/$1/insn_random rounds=10000 exit=poll chain=off" \
+    $(B)/$1/ir_test "tests/boot/variant_test.py $(B)/$1/cupel $(VARIANT_BOOT_$1)"
 $$(VARIANT_PROGRAMS_$1): | $(B)/deps.test
 -include $$(shell find $(B)/$1 -name "*.d" 2>/dev/null)
 endef

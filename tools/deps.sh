@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the build and the tests need and is not there yet, from Debian's own archive. With nothing missing it takes a few milliseconds.
+# Installs what the build and the tests need and is not there yet, from Debian's own archive. With nothing missing it takes a few
+# milliseconds.
 # Usage: tools/deps.sh [build|metal|test] ...   (default: all of them)
 set -e
 

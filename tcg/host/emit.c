@@ -4,10 +4,10 @@
 // matters to the flags would save them, the save is done at once, before the shared body, and entry_saved simply lies behind it.
 // If it would read them, entry_saved is a restore out of line.
 //
-// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation
-// cannot change under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether
-// the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, and the TB they find looks at that itself, at
-// a third entry: so TLB flushes leave the jump cache alone.
+// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation cannot change
+// under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether the page is mapped as it
+// was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, and the TB they find looks at that itself, at a third entry: so TLB
+// flushes leave the jump cache alone.
 //
 // icount. The entry takes the block's instructions off vcpu.icount_left, and a side exit gives those back that it leaves out.
 #include "tcg/host/emit.h"

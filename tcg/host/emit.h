@@ -97,7 +97,8 @@ void emit_spill_temp(struct emit *e);                       // whatever temporar
 // ---- flags.c ----
 void emit_flags_start(struct emit *e);
 void emit_flags_before_clobber(struct emit *e);             // EFLAGS are about to be overwritten by non-guest code
-void emit_flags_need(struct emit *e);                       // the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
+// the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
+void emit_flags_need(struct emit *e);
 void emit_flags_save(struct emit *e);                       // into vcpu.cc
 void emit_flags_before_def(struct emit *e, const struct ir_op *o);   // o is about to be emitted
 void emit_flags_after(struct emit *e, const struct ir_op *o);   // o has been emitted

@@ -1,7 +1,7 @@
 // Translations of address spaces that are put aside while the guest runs another (x86: PCIDs).
 //
-// A guest that names its address spaces tells us when what we know of one stays good over a switch away and back. Then the TLB's and the code
-// signatures' entries that are not global are put into a set on leaving and put back on return; that costs nanoseconds an entry, while
+// A guest that names its address spaces tells us when what we know of one stays good over a switch away and back. Then the TLB's and the
+// code signatures' entries that are not global are put into a set on leaving and put back on return; that costs nanoseconds an entry, while
 // learning one anew costs a page walk and often an exit to the loop. Sets are few, the one unused for longest makes room.
 //
 // Entries that allow writing must not come back if their page has become a code page meanwhile (codepage.c looks through TLBs, not through

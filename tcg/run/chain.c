@@ -1,15 +1,15 @@
 // Chaining: jumps from TB to TB, patched in place while other vCPUs run them.
 //
-// A patched field is four aligned bytes at most (tcg/host/emit.c sees to that where there are several vCPUs), so who executes it sees the old or
-// the new. Who sees the old goes to a TB that has just been dropped, say; that TB's own exits lead to the loop, so it stays bounded. Chaining
-// is recorded on both sides, so that a TB can be taken out of everybody's jumps before it goes.
+// A patched field is four aligned bytes at most (tcg/host/emit.c sees to that where there are several vCPUs), so who executes it sees the
+// old or the new. Who sees the old goes to a TB that has just been dropped, say; that TB's own exits lead to the loop, so it stays bounded.
+// Chaining is recorded on both sides, so that a TB can be taken out of everybody's jumps before it goes.
 //
 // A guarded exit is two fields: the code signature that the vCPU's page must have, and the jump. Between compare and jump a vCPU
 // relies on the old pair. So an exit with a signature gets another one in two steps: it is taken back and its epoch noted; when every vCPU
 // has passed since, it may be given a new one. Until then it goes by the loop.
 //
-// Unlinking serves exit requests: a vCPU's interrupt handler takes back all jumps of the TB that it interrupted. Other vCPUs that run the same TB
-// come out of it as well, and leave it alone; the one that asked puts the jumps back when it is out, the last if several asked.
+// Unlinking serves exit requests: a vCPU's interrupt handler takes back all jumps of the TB that it interrupted. Other vCPUs that run the
+// same TB come out of it as well, and leave it alone; the one that asked puts the jumps back when it is out, the last if several asked.
 #include "kernel/base/log.h"
 #include "tcg/run/tcg.h"
 
@@ -84,8 +84,8 @@ void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
     tb_unlock(t, irqs);
 }
 
-// jne rel32 becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is ever in the middle: the
-// lookup always misses.
+// jne rel32 becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is ever in the middle:
+// the lookup always misses.
 static void patch_miss(const struct tcg *t, const struct tb *tb, bool always)
 {
     u16 opcode = always ? 0xe93e : 0x850f;

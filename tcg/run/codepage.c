@@ -1,18 +1,18 @@
 // Guest-physical pages that hold translated code, and how stores to them are noticed, with several vCPUs storing and translating at once.
 //
-// A page is NONE, NEW or YES (struct code_page). In NONE it may be in write TLBs and is written behind our back. In YES it is in none, and every
-// store to it comes to tb_invalidate_phys. Translating from a page claims it first:
+// A page is NONE, NEW or YES (struct code_page). In NONE it may be in write TLBs and is written behind our back. In YES it is in none, and
+// every store to it comes to tb_invalidate_phys. Translating from a page claims it first:
 //
 //   NONE -> NEW    the page leaves every vCPU's write TLB. A vCPU that fills its TLB at this moment looks at the state once more after it
 //                  wrote the entry, so one of the two takes the entry out.
 //   NEW -> YES     once every other vCPU has passed its loop: whoever had already found the page writable has done its store by then.
 //
-// Only then are the page's bytes read. A store to a YES page goes through translated code's slow path: it names the page in store_page, then drops
-// what it overlaps and raises the page's version, and then happens. So between the version's change and the bytes' change a translator
-// can read the old bytes. Either it read the version before, and its claim fails when the TB is registered; or after, and it has seen
-// store_page: it waits until that vCPU has passed. C code and devices write first and raise the version afterwards; they need no such
-// mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone
-// at the third time.
+// Only then are the page's bytes read. A store to a YES page goes through translated code's slow path: it names the page in store_page,
+// then drops what it overlaps and raises the page's version, and then happens. So between the version's change and the bytes' change a
+// translator can read the old bytes. Either it read the version before, and its claim fails when the TB is registered; or after, and it has
+// seen store_page: it waits until that vCPU has passed. C code and devices write first and raise the version afterwards; they need no such
+// mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone at the
+// third time.
 //
 // When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast.
 #include <string.h>

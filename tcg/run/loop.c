@@ -4,13 +4,11 @@
 // exit_request is set; an interrupt, if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
 // Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
-// its core. The handler ends with
-// vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it leaves at its end; between check and
-// jump of the entry
-// - resume at the abort; in the bridge back from C - take back the chaining of the TB that it returns to; in C on behalf of a TB - the bridge checks
-// on the way back. So the latency is bounded by the rest of one TB (at most TB_MAX_INSNS instructions) plus one helper. Undoing the
-// chaining was chosen over stepping to
-// the boundary because it needs no instruction-length knowledge of host code, no trap flag, and works the same in a signal and in an interrupt.
+// its core. The handler ends with vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it
+// leaves at its end; between check and jump of the entry - resume at the abort; in the bridge back from C - take back the chaining of the
+// TB that it returns to; in C on behalf of a TB - the bridge checks on the way back. So the latency is bounded by the rest of one TB (at
+// most TB_MAX_INSNS instructions) plus one helper. Undoing the chaining was chosen over stepping to the boundary because it needs no
+// instruction-length knowledge of host code, no trap flag, and works the same in a signal and in an interrupt.
 #include <string.h>
 
 #include "kernel/base/fmt.h"

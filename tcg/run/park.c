@@ -1,8 +1,8 @@
 // How vCPUs wait for each other: passing, parking, and running alone.
 //
 // A vCPU *passes* once a turn of its loop. At that moment it holds nothing that another may want to take away: no host address from a TLB
-// entry, no TB it is about to enter, no store on its way to a page. A vCPU that idles, waits here or does not run at all is *parked*: it holds
-// nothing either. This is RCU with the loop's turn as the quiescent state, and it costs a load and a store a turn.
+// entry, no TB it is about to enter, no store on its way to a page. A vCPU that idles, waits here or does not run at all is *parked*: it
+// holds nothing either. This is RCU with the loop's turn as the quiescent state, and it costs a load and a store a turn.
 //
 // Epochs. Who takes something away does so visibly, draws the next epoch number and, where it must be sure that nobody uses the old thing
 // any more, waits until every vCPU has noted an epoch at least as late (vcpus_wait_passed kicks them, so it takes as long as leaving

@@ -1,9 +1,9 @@
 // The code cache: regions, their arenas, and the way back from a host address to its TB.
 //
 // The cache is cut into equal regions. A vCPU takes one and fills it from front to back, code in the region, TB structs and metadata in the
-// region's part of the arena, so making a TB takes no lock. When the regions are used up everything is dropped at once and the cache
-// starts anew: TBs then come back as they are used, which costs little at the speed of translation and needs no order of ageing. One vCPU has
-// the whole cache as its region; several have four regions each, so that one that translates more than the others gets more.
+// region's part of the arena, so making a TB takes no lock. When the regions are used up everything is dropped at once and the cache starts
+// anew: TBs then come back as they are used, which costs little at the speed of translation and needs no order of ageing. One vCPU has the
+// whole cache as its region; several have four regions each, so that one that translates more than the others gets more.
 #include <string.h>
 
 #include "kernel/base/bits.h"

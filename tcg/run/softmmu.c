@@ -1,13 +1,13 @@
 // The slow half of the softmmu: what inline lookups miss.
 //
-// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to the
-// instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce buffer, filled
-// beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the address's offset within 64
-// bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
+// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to
+// the instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce
+// buffer, filled beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the
+// address's offset within 64 bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
 //
 // Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites
-// itself is left before
-// the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only where it happens.
+// itself is left before the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only
+// where it happens.
 #include "tcg/run/softmmu.h"
 
 #include <string.h>
@@ -153,8 +153,8 @@ static bool crosses(u64 va, u64 len) { return (va & ~PAGE_MASK) + len > PAGE_SIZ
 
 static struct tb *running_tb(struct vcpu *c) { return c->in_guest && c->helper_ra ? tb_by_host(c->tcg, c->helper_ra - 1) : NULL; }
 
-// The page at `at` is about to be written at offset off by translated code; n: 0, or 1 for the second page of an access. Drops TBs; leaves if
-// the running one is among them.
+// The page at `at` is about to be written at offset off by translated code; n: 0, or 1 for the second page of an access. Drops TBs; leaves
+// if the running one is among them.
 static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 len, unsigned n)
 {
     __atomic_store_n(&c->store_page[n], at->page.v >> PAGE_SHIFT, __ATOMIC_SEQ_CST);

@@ -8,8 +8,8 @@
 //   - Translating takes no lock: each vCPU has a struct translator of its own, with working memory and a region of the code cache.
 //   - Whatever changes the TBs' relations (hash, lists by page, chaining) holds tb_lock, which is taken with interrupts off, so interrupt
 //     handlers may take it too. Readers of the hash take nothing.
-//   - What is taken away from others (a TB, a jump's target, a page's write right) is only used for something else once every vCPU has passed
-//     its loop since (park.c).
+//   - What is taken away from others (a TB, a jump's target, a page's write right) is only used for something else once every vCPU has
+//     passed its loop since (park.c).
 #pragma once
 
 #include "kernel/plat.h"
@@ -17,16 +17,19 @@
 #include "tcg/run/vcpu.h"
 
 enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40 };   // table of code pages
-// Room that a block takes at most, in the code cache and once more in the arena: by its number of ops, and for entry and ways out. Several times
-// what has been seen (127 bytes an op, 9 KiB a block); host_tb_emit asserts it for every block. TB_CODE_MAX: for the largest block that can be.
-enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64, TB_CODE_PER_OP = 256, TB_CODE_FIXED = 2048, TB_CODE_MAX = TB_CODE_FIXED + IR_MAX_OPS * TB_CODE_PER_OP };
+// Room that a block takes at most, in the code cache and once more in the arena: by its number of ops, and for entry and ways out. Several
+// times what has been seen (127 bytes an op, 9 KiB a block); host_tb_emit asserts it for every block. TB_CODE_MAX: for the largest block
+// that can be.
+enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64 };
+enum { TB_CODE_PER_OP = 256, TB_CODE_FIXED = 2048, TB_CODE_MAX = TB_CODE_FIXED + IR_MAX_OPS * TB_CODE_PER_OP };
 static inline u64 tb_room(const struct ir_block *b) { return TB_CODE_FIXED + b->n * TB_CODE_PER_OP; }
 
 // How flags can be had at a fault point (tcg/host/flags.c).
 struct flag_recipe {
     u8 kind;              // FR_*
     u8 opc, size;         // FR_OP: the IR op that defined them
-    u8 a, b;              // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm; FR_SLOT0/1: flag_operand[]
+    // registers (globals) holding operands or the result as they are at the fault; IR_IMM: imm; FR_SLOT0/1: flag_operand[]
+    u8 a, b;
     s32 imm;
 };
 enum { FR_SLOT0 = 64, FR_SLOT1 };
@@ -77,7 +80,8 @@ struct tb {
     u8 n_exits;
     struct tb_exit *exits;
     struct tb_exit *in_head;
-    u8 n_ind;             // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
+    // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
+    u8 n_ind;
     bool wants_host;      // prefers to be entered with flags in EFLAGS
     struct { u32 jne, jmp, miss; } ind[1];
     u16 n_marks, n_recipes;
@@ -297,6 +301,7 @@ void *tcg_arena_alloc(struct vcpu *c, u64 size);       // zeroed, from c's regio
 
 // ---- called from emitted code (context: a helper) ----
 u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc);     // desc: size | mmu << 8; returns where the bytes are
-u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);    // desc as above | reads too << 16 | may end up not storing << 17 | locked << 18; sets bounce_len when a commit must follow
+// desc as above | reads too << 16 | may end up not storing << 17 | locked << 18; sets bounce_len when a commit must follow
+u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc);
 void softmmu_commit(struct vcpu *c);
 void vcpu_helper_done(struct vcpu *c);                       // before going back into translated code

@@ -69,7 +69,8 @@ struct guest_ops {
     void (*deliver_exception)(struct vcpu *c);
     bool (*take_interrupt)(struct vcpu *c);       // true: state changed
     bool (*has_work)(struct vcpu *c);             // would HLT end now?
-    void (*host_fault)(struct vcpu *c, unsigned vector);   // a host instruction of translated code faulted; state is synced. Raises the guest's exception
+    // a host instruction of translated code faulted; state is synced. Raises the guest's exception
+    void (*host_fault)(struct vcpu *c, unsigned vector);
     void (*dump)(struct vcpu *c, void (*out)(void *o, const char *s), void *o);   // "info registers", as QEMU's -d cpu
     void (*fpu_save)(struct vcpu *c);             // host vector/x87 registers -> vCPU state
     void (*fpu_load)(struct vcpu *c);

@@ -1,7 +1,7 @@
 // The guest's benchmark: a static program that runs native, under Cupel and under QEMU, and prints nanoseconds per unit of work.
 //
-// Each workload has a fixed amount of work per call, is called until it has run for long enough, and its fastest call counts: interrupts and
-// first translations fall out. Each has a checksum, printed so that engines can be compared: a fast wrong answer is none.
+// Each workload has a fixed amount of work per call, is called until it has run for long enough, and its fastest call counts: interrupts
+// and first translations fall out. Each has a checksum, printed so that engines can be compared: a fast wrong answer is none.
 // Output lines: "bench NAME NS CHECKSUM", between "bench begin" and "bench end".
 #include <emmintrin.h>
 #include <stdint.h>

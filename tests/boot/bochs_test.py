@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Cupel on a PC with a legacy BIOS, loaded by GRUB's Multiboot2 from an ISO made here by tools/mkiso.sh.
 
-The PC is Bochs, because it has what QEMU's TCG lacks: x2APIC and the TSC-deadline timer. QEMU runs the same image for what Bochs lacks: ACPI
-power-off and a framebuffer that can be had without a window. The guests are small: mb.elf checks its loader, tick.elf sleeps through
+The PC is Bochs, because it has what QEMU's TCG lacks: x2APIC and the TSC-deadline timer. QEMU runs the same image for what Bochs lacks:
+ACPI power-off and a framebuffer that can be had without a window. The guests are small: mb.elf checks its loader, tick.elf sleeps through
 40 timer interrupts, each of which is a deadline of the host's timer.
 """
 import os

@@ -1,6 +1,7 @@
-# A multiboot-1 kernel of stretches of code whose number of instructions is known by construction. The TSC is read before and behind each, and
-# COM1 gets "row NAME INSTRUCTIONS NS MEASURED", numbers in hex: under -icount shift=s MEASURED is (INSTRUCTIONS << s) + NS. The reading
-# instruction itself and a store behind it are among INSTRUCTIONS. What faults does not count, its handler does; a REP is one; an INT n is one.
+# A multiboot-1 kernel of stretches of code whose number of instructions is known by construction. The TSC is read before and behind each,
+# and COM1 gets "row NAME INSTRUCTIONS NS MEASURED", numbers in hex: under -icount shift=s MEASURED is (INSTRUCTIONS << s) + NS. The
+# reading instruction itself and a store behind it are among INSTRUCTIONS. What faults does not count, its handler does; a REP is one; an
+# INT n is one.
 # Exit code as mb.S: (v << 1) | 1, v = 0x10.
         .set MB_FLAGS, 0x3
         .set APIC, 0xfee00000

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A multiboot kernel (mb.S) hosted: serial output, isa-debug-exit, the loader's promises. QEMU serves as the reference where it is installed."""
+"""A multiboot kernel (mb.S) hosted: serial output, isa-debug-exit, the loader's promises. QEMU is the reference where it is installed."""
 import os
 import shutil
 import subprocess

@@ -21,7 +21,8 @@ REPORT = re.compile(r".*(?:AddressSanitizer|runtime error:).*")
 
 
 def boot(*args, log):
-    m = hosted(*guest_args("initrd-tests"), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-no-reboot", *args, log=f"{NAME}.{log}")
+    m = hosted(*guest_args("initrd-tests"), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-no-reboot", *args,
+               log=f"{NAME}.{log}")
     m.login()
     print(f"{log}: prompt after {time.monotonic() - m.start:.1f} s", flush=True)
     return m
@@ -32,7 +33,7 @@ def test_work():
     if QUICK:
         out, _ = m.shell("seq 1 500 | sort -rn | awk '{ s += $1 } END { print s }'")
         check("pipes", "125250" in out, out)
-        out, _ = m.shell("head -c 32 /dev/hwrng | wc -c; i=0; while [ $i -lt 10 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i")
+        out, _ = m.shell("i=0; while [ $i -lt 10 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i")
         check("processes", "done 10" in out and "bad" not in out, out)
         check_dmesg(m)
     else:

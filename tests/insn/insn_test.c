@@ -1,5 +1,5 @@
-// Runs every row on the CPU and in Cupel with many inputs and compares. Then checks that the rows cover the decode table. The rows of 32-bit
-// code run twice: in the guest's compatibility mode and in its protected mode.
+// Runs every row on the CPU and in Cupel with many inputs and compares. Then checks that the rows cover the decode table. The rows of
+// 32-bit code run twice: in the guest's compatibility mode and in its protected mode.
 //
 //     insn_test [seed=N] [inputs=N] [row=TEXT] [bits=64|32] [show=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [icount=on] [native] [v]
 //

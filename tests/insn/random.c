@@ -3,8 +3,8 @@
 //     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [icount=on]
 //                 [tb-size=MIB] [d=BITS] [mode=64|compat|legacy]
 //
-// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h. mode: 64-bit code, or 32-bit code
-// in the guest's compatibility mode or its protected mode; without it the seed decides.
+// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h. mode: 64-bit code, or
+// 32-bit code in the guest's compatibility mode or its protected mode; without it the seed decides.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -2,8 +2,8 @@
 //
 // A run loads a whole user-mode state (struct insn_state), executes code at a fixed address and ends with the first exception; tests put
 // UD2 behind their code, so a clean end is #UD there. CS decides whether it begins as 64-bit or as 32-bit code: a 64-bit Linux process may
-// run both, and 16-bit code too, by segments of its local descriptor table. Both sides see the same virtual addresses: code, a data window with nothing mapped
-// behind it, and a stack. Memory is reset from a template before and compared in place after.
+// run both, and 16-bit code too, by segments of its local descriptor table. Both sides see the same virtual addresses: code, a data window
+// with nothing mapped behind it, and a stack. Memory is reset from a template before and compared in place after.
 // One process, one thread: the state of each side is static in its file.
 #pragma once
 

@@ -65,13 +65,15 @@ static void test_rows(void)
         config_parse(&c, "t.conf", text, (size_t)n);
         const char *error = rows[i].global ? c.error : c.entries[0].error;
         check(*rows[i].error ? strstr(error, rows[i].error) != NULL : !*error, rows[i].line, error);
-        check(c.count == 2 && !c.entries[1].error[0] && !strcmp(c.entries[1].kernel, "\\k2"), "the other entry is whole", c.entries[1].error);
+        const struct config_entry *other = &c.entries[1];
+        check(c.count == 2 && !other->error[0] && !strcmp(other->kernel, "\\k2"), "the other entry is whole", other->error);
     }
 }
 
 static void test_values(void)
 {
-    static const char text[] = "default = two\n[one]\nkernel = \\k\nmemory = 64M\naccel = tcg,tb-size=8,exit=poll\nisa-debug-exit = 0x501,2\n[two]\nkernel = /k";
+    static const char text[] = "default = two\n[one]\nkernel = \\k\nmemory = 64M\naccel = tcg,tb-size=8,exit=poll\n"
+                               "isa-debug-exit = 0x501,2\n[two]\nkernel = /k";
     config_parse(&c, "t.conf", text, sizeof text - 1);
     const struct config_entry *e = &c.entries[0];
     check(!c.error[0] && c.default_index == 1, "default", c.error);

@@ -1,6 +1,5 @@
-// Every function by which somebody reaches a device, called without the BQL, must panic with its name before it touches anything: so the devices
-// may be NULL. tools/lint.py sees to it that functions assert at all; here it shows that they do it first and say who.
-// noasan
+// Every function by which somebody reaches a device, called without the BQL, must panic with its name before it touches anything: so the
+// devices may be NULL. tools/lint.py sees to it that functions assert at all; here it shows that they do it first and say who. noasan
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>

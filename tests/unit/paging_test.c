@@ -1,8 +1,9 @@
 // Tests of the x86 guest's page walk, and of gate delivery and returns, over a small fake RAM.
 //
-// The paging test is exhaustive over the rights: every combination of entry bits, control bits, mmu mode and access is walked in each paging
-// mode and compared with an oracle written from the text of SDM 3A 4.6, independent of paging.c's way of computing. Reserved bits, sizes,
-// A/D, A20 and canonicality have rows of their own. The delivery tests run real gates, stacks and IRETs through the same fake memory.
+// The paging test is exhaustive over the rights: every combination of entry bits, control bits, mmu mode and access is walked in each
+// paging mode and compared with an oracle written from the text of SDM 3A 4.6, independent of paging.c's way of computing. Reserved bits,
+// sizes, A/D, A20 and canonicality have rows of their own. The delivery tests run real gates, stacks and IRETs through the same fake
+// memory.
 // Build: with tcg/guest/x86/{seg,exception,farjump,paging,msr,cpuid,sysinsn,fpu,rep,cpu}.c and kernel/base/fmt.c.
 #include <setjmp.h>
 #include <stdio.h>

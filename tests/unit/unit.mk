@@ -1,7 +1,7 @@
 # Unit tests: one program per tests/unit/*_test.c, and a second time with the sanitizers. Included by the Makefile.
 #
-# What a test is linked with stands in its own comment, "// link: tcg/run/phys.c devices/serial.c" and "// libs: -lZydis", or in the table here.
-# "// noasan" as a line of its own, or NOASAN_name, leaves the second build out.
+# What a test is linked with stands in its own comment, "// link: tcg/run/phys.c devices/serial.c" and "// libs: -lZydis", or in the table
+# here. "// noasan" as a line of its own, or NOASAN_name, leaves the second build out.
 X86 := tcg/guest/x86
 LINK_decode := $(X86)/decode.c $(X86)/decode_table.c
 LIBS_decode := -lZydis

@@ -106,7 +106,8 @@ extern const struct guest_ops x86_guest_ops;
 // Full EFLAGS from v.cc and eflags; valid outside translated code and in helpers. And the reverse.
 u64 x86_get_eflags(const struct x86_cpu *c);
 void x86_set_eflags(struct x86_cpu *c, u64 ef);      // all bits given are taken as they are; masks are the caller's
-static inline unsigned x86_cpl(const struct x86_cpu *c) { return c->seg[SEG_SS].attr >> 13 & 3; }   // SS.DPL is the CPL; 3 in VM86 (set there)
+// SS.DPL is the CPL; 3 in VM86 (set there)
+static inline unsigned x86_cpl(const struct x86_cpu *c) { return c->seg[SEG_SS].attr >> 13 & 3; }
 static inline bool x86_long_mode(const struct x86_cpu *c) { return c->efer & EFER_LMA; }
 static inline bool x86_code64(const struct x86_cpu *c) { return (c->efer & EFER_LMA) && (c->seg[SEG_CS].attr & 1u << 21); }
 

@@ -1,10 +1,10 @@
 // CPUID: what the guest is told it runs on.
 //
 // Instructions are the host's own, so an instruction bit is offered when the host has it and the translator passes it. System features
-// (SMEP, SMAP, UMIP, x2APIC, NX ...) are ours in C and are offered whatever the host has. The masks are worked out once (x86_cpuid_init), since
-// CPUID on a host under a hypervisor costs an exit; CR4's and XCR0's allowed bits come from the same masks, so they cannot disagree.
-// Not offered: VME, PCID, AVX-512, XSAVES, MONITOR, VMX/SVM, LA57, TSX, performance counters. Leaf 0x15 is left out: Linux takes its crystal
-// clock for the local APIC timer's.
+// (SMEP, SMAP, UMIP, x2APIC, NX ...) are ours in C and are offered whatever the host has. The masks are worked out once (x86_cpuid_init),
+// since CPUID on a host under a hypervisor costs an exit; CR4's and XCR0's allowed bits come from the same masks, so they cannot disagree.
+// Not offered: VME, PCID, AVX-512, XSAVES, MONITOR, VMX/SVM, LA57, TSX, performance counters. Leaf 0x15 is left out: Linux takes its
+// crystal clock for the local APIC timer's.
 #include "tcg/guest/x86/system.h"
 
 struct cpuid_regs { u32 a, b, c, d; };
@@ -52,10 +52,10 @@ enum {
 #define F81D_OURS (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 #define F81D_AMD_COPY 0x0183f3ffu                    // bits AMD repeats from leaf 1 EDX
 
-// AMD's later leaves. XSAVEERPTR: no stale x87 pointers leak out of FXSAVE (fpu.c stores zeroes). LFENCE serialises; a null selector clears the
-// base. And the "not affected" bits for SSB, BTC, SRSO and TSA: the software MMU, not the guest's page tables, separates guest user from
-// guest kernel, so the guest's mitigations would cost much and protect nothing (as with IA32_ARCH_CAPABILITIES in msr.c). AutoIBRS (an EFER bit
-// without effect here) spares the guest its retpolines for the same reason.
+// AMD's later leaves. XSAVEERPTR: no stale x87 pointers leak out of FXSAVE (fpu.c stores zeroes). LFENCE serialises; a null selector clears
+// the base. And the "not affected" bits for SSB, BTC, SRSO and TSA: the software MMU, not the guest's page tables, separates guest user
+// from guest kernel, so the guest's mitigations would cost much and protect nothing (as with IA32_ARCH_CAPABILITIES in msr.c). AutoIBRS (an
+// EFER bit without effect here) spares the guest its retpolines for the same reason.
 #define E8B_AMD (BIT(2) | BIT(26) | BIT(29))
 #define E21A_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29))
 #define E21C_AMD (BIT(1) | BIT(2))

@@ -1,13 +1,14 @@
-// The vector and x87 state: saving and restoring it for the run-time, and the instructions that see it as memory (SDM 1 chapters 8, 10.5, 13).
+// The vector and x87 state: saving and restoring it for the run-time, and the instructions that see it as memory (SDM 1 chapters 8, 10.5,
+// 13).
 //
 // While translated code and helpers run the state lives in the host's registers (v.fpu_loaded). The image in x86_cpu.xsave is in the host's
 // standard XSAVE format with components 0..2, which is also the guest's. A helper that stores state brings the image up to date
-// (fpu_image; the registers stay loaded), copies what it wants and writes that to guest memory; one that loads state reads guest memory first, then
-// edits the image and reloads (fpu_reload). Never touch guest memory between fpu_image and fpu_reload: an MMIO access may release
-// the registers and so overwrite the image.
+// (fpu_image; the registers stay loaded), copies what it wants and writes that to guest memory; one that loads state reads guest memory
+// first, then edits the image and reloads (fpu_reload). Never touch guest memory between fpu_image and fpu_reload: an MMIO access may
+// release the registers and so overwrite the image.
 //
-// SDM-DIFF: x87 instruction and data pointers and the opcode are stored as zero: the host's hold host addresses. Recent CPUs store zeroes as
-// well unless an exception is pending.
+// SDM-DIFF: x87 instruction and data pointers and the opcode are stored as zero: the host's hold host addresses. Recent CPUs store zeroes
+// as well unless an exception is pending.
 #include "tcg/guest/x86/system.h"
 
 enum { X_FCW = 0, X_MXCSR = 24, X_MXCSR_MASK = 28, X_ST = 32, X_XMM = 160, X_HEADER = 512, X_YMM = 576, X_SIZE = 832 };
@@ -290,7 +291,8 @@ X86_HELPER(xsetbv)
 
 // ---- the x87 environment ----------------------------------------------------------------------------------------------------------
 //
-// The host's 28-byte protected-mode format: control, status, tag words at 0, 4, 8, then pointers. The 16-bit format packs the words to 14 bytes.
+// The host's 28-byte protected-mode format: control, status, tag words at 0, 4, 8, then pointers. The 16-bit format packs the words to 14
+// bytes.
 
 struct fenv32 { u32 cw, sw, tw, fip, fcs, fdp, fds; };
 struct fstate32 { struct fenv32 env; u8 st[80]; };

@@ -1,8 +1,9 @@
 // Model-specific registers and the time-stamp counter (SDM 4; AMD APM 2 appendix A).
 //
-// Three kinds: registers with rules of their own (a switch), registers that are plain storage (a table), and AMD's configuration registers that
-// a stock kernel on an AMD signature reads at boot (a table of constants; writes are ignored). Everything else is #GP(0), named once in the log.
-// Guest TSC = host TSC (under icount: virtual nanoseconds) + tsc_offset; the local APIC's TSC-deadline MSR is in guest TSC units.
+// Three kinds: registers with rules of their own (a switch), registers that are plain storage (a table), and AMD's configuration registers
+// that a stock kernel on an AMD signature reads at boot (a table of constants; writes are ignored). Everything else is #GP(0), named once
+// in the log. Guest TSC = host TSC (under icount: virtual nanoseconds) + tsc_offset; the local APIC's TSC-deadline MSR is in guest TSC
+// units.
 #include "tcg/guest/x86/system.h"
 
 enum { MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_TSC_ADJUST = 0x3b, MSR_BIOS_SIGN = 0x8b, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAP = 0x10a,

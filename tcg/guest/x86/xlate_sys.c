@@ -226,8 +226,8 @@ bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// INVPCID (SDM 2A): a effective address of the descriptor, b type. Of a PCID that is put aside everything is forgotten, also for an individual
-// address.
+// INVPCID (SDM 2A): a effective address of the descriptor, b type. Of a PCID that is put aside everything is forgotten, also for an
+// individual address.
 static u64 invpcid(struct vcpu *v, u64 a, u64 b, u64 d)
 {
     struct x86_cpu *c = x86(v);
