@@ -77,12 +77,12 @@ $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf: $(B)/tests/%.elf: tes
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
-QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test $(B)/tests/lock_test tests/boot/options_test.py tests/boot/multiboot_test.py
+QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" tests/boot/options_test.py tests/boot/multiboot_test.py
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/boot/kernel.elf $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
-	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) $(B)/tests/kick_test tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py tests/boot/kick_test.py
+	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) "$(B)/tests/kick_test $(B)/tests/kick.elf" tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py tests/boot/kick_test.py
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
