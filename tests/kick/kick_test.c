@@ -201,6 +201,39 @@ static void one_timer(void)
     await(0);
 }
 
+// The vCPU leaves for nothing and enters again; the second interrupt is meant to meet it just there, on its way into a loop that calls no
+// helper, which would look.
+static struct timer echo;
+static bool echoed;
+static void echo_fire(void *opaque)
+{
+    k.expiries++;
+    if (echoed) vcpu_post_interrupt(rig_vcpu(), VEC_POST, false);
+    else timer_mod_ns(&echo, clock_ns(CLOCK_REALTIME_) + 4000 + tick_random(6000));
+    if (!echoed) vcpu_kick(rig_vcpu());
+    echoed = true;
+}
+
+static void at_entry_by_timer(void)
+{
+    note(0);
+    bql_lock();
+    echoed = false;
+    timer_mod_ns(&echo, clock_ns(CLOCK_REALTIME_));
+    bql_unlock();
+    await(0);
+}
+
+static void at_entry(void)
+{
+    note(0);
+    k.kicks++;
+    vcpu_kick(rig_vcpu());
+    rig_pause_ns(rig_random(6000));
+    post(0);
+    await(0);
+}
+
 static bool async_seen(void *arg)
 {
     return __atomic_load_n(&k.async_done, __ATOMIC_SEQ_CST) == __atomic_load_n(&k.async_queued, __ATOMIC_SEQ_CST);
@@ -209,7 +242,7 @@ static bool async_seen(void *arg)
 static void step(void)
 {
     static const u64 gaps[] = {1, 200, 2000, 20000};
-    switch (rig_random(10)) {
+    switch (rig_random(12)) {
     case 0: burst(); break;
     case 1: bare_kicks(); break;
     case 2: two(); break;
@@ -219,11 +252,15 @@ static void step(void)
         break;
     case 4:
     case 5: one_timer(); break;
+    case 6: at_entry(); break;
+    case 7: at_entry_by_timer(); break;
     default: one();
     }
     rig_pause_ns(rig_random(gaps[rig_random(4)]));
     if (rig_random(64) == 0) {
-        rig_page()->mask = rig_random(2) ? (1u << KINDS) - 1 : 1u << rig_random(KINDS);
+        static const u32 masks[] = {(1u << KINDS) - 1, 1 << K_SPIN | 1 << K_SELF | 1 << K_CALL | 1 << K_DEC | 1 << K_CHAIN | 1 << K_MEM};
+        u64 which = rig_random(4);
+        rig_page()->mask = which < 2 ? masks[which] : 1u << rig_random(KINDS);
         rig_page()->self = rig_random(4) == 0;
         ticks_look();
         if (k.quiet) ticks_start();
@@ -261,6 +298,7 @@ static void stress(void)
     u64 start = plat_time_ns();
     bql_lock();
     timer_init(&single, CLOCK_REALTIME_, single_fire, NULL);
+    timer_init(&echo, CLOCK_REALTIME_, echo_fire, NULL);
     for (int i = 0; i < N_TICK; i++) timer_init(&k.ticks[i].t, i % CLOCK_COUNT_, tick_fire, &k.ticks[i]);
     bql_unlock();
     ticks_start();
