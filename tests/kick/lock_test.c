@@ -233,7 +233,7 @@ static void unlocked_regions(void)
     rig_sleep_ns(100000000);
     u32 to = page->loops;
     bql_unlock();
-    CHECK(to == from);                                   // and waits while this core has it
+    CHECK(to - from <= 1);                               // and waits while this core has it (it may have been between the two)
     from = page->loops;
     CHECK(rig_wait(looped, &from, 20 * NS_PER_SEC));
     CHECK(plat_bql_stats(0, &z));
