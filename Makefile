@@ -84,8 +84,8 @@ $(TEST_INITRD): $(B)/guest/initrd $(B)/tests/guest/bin/remap
 	{ cat $< && (cd $(B)/tests/guest && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) | gzip -n; } >$@
 
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
-QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test $(B)/tests/lock_test tests/boot/options_test.py tests/boot/multiboot_test.py
-ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" $(B)/tests/kick_test $(VARIANT_RUNS) \
+QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" tests/boot/options_test.py tests/boot/multiboot_test.py
+ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
     $(patsubst %,tests/boot/%_test.py,hosted virtio console icount peer metal metal_cores bochs kick)
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute

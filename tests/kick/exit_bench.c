@@ -1,5 +1,5 @@
-// exit=interrupt against exit=poll: what the check costs in size and speed, and how long an interrupt waits for a busy guest. Tables on
-// standard output.
+// exit=interrupt against exit=poll: what the check costs in speed (in size: tests/bench/exit.py, which runs this program too), and how
+// long an interrupt waits for a busy guest. Tables on standard output.
 //
 // Latency is measured from the call that posts the interrupt to the first instruction of the guest's handler, which is RDTSC: so it holds
 // everything, the host's signal, leaving translated code, the local APIC, the guest's IDT and the first block of the handler. "From the
@@ -22,7 +22,7 @@ static const struct { const char *name; u32 iterations; } loops[BENCHES] = {
 
 struct latency { u32 n; u64 median, p999, max; };
 static struct result {
-    u64 code_bytes, tbs, host_insns, guest_insns, ticks[BENCHES];
+    u64 ticks[BENCHES];
     struct latency lat[WORKLOADS][SOURCES];
     u64 pair, counting, kick, again, tsc_hz;
 } *results;
@@ -141,16 +141,6 @@ static void speeds(unsigned repeats)
     }
 }
 
-static void size(void)
-{
-    const struct tcg *t = rig_vcpu()->tcg;
-    const struct translator *tr = rig_vcpu()->tr;
-    b.r->code_bytes = tr->used - t->first;
-    b.r->tbs = tr->region->n_tbs;
-    b.r->host_insns = tr->n_host_insns;
-    b.r->guest_insns = tr->n_guest_insns;
-}
-
 static void lock_cost(void)
 {
     enum { N = 1000000 };
@@ -196,10 +186,6 @@ static void kick_cost(void)
 static void measure(void)
 {
     bool quick = getenv("CUPEL_BENCH_QUICK");
-    rig_page()->self = 1;
-    rig_sleep_ns(300000000);
-    size();
-    rig_page()->self = 0;
     u64 t0 = rig_tsc(), n0 = plat_time_ns();
     b.to_host = (s64)(rig_tsc() - x86_vcpu_tsc(rig_vcpu()));
     speeds(quick ? 20 : REPEATS);
@@ -221,13 +207,13 @@ static void run_poll(void) { run(1); }
 
 // ---- tables ----
 
-// v with `digits` decimals (no floating point: REGSONLY); good until the fourth call after.
+// v with `digits` decimals, 3 or 1 (no floating point: REGSONLY); good until the fourth call after.
 static const char *fixed(u64 v, unsigned digits)
 {
     static char text[4][32];
     static unsigned next;
     char *s = text[next++ % 4];
-    u64 unit = digits == 3 ? 1000 : digits == 2 ? 100 : 10;
+    u64 unit = digits == 3 ? 1000 : 10;
     snprintf(s, sizeof text[0], "%llu.%0*llu", (ull)(v / unit), (int)digits, (ull)(v % unit));
     return s;
 }
@@ -235,12 +221,7 @@ static const char *fixed(u64 v, unsigned digits)
 static void tables(void)
 {
     const struct result *i = &results[0], *p = &results[1];
-    printf("TSC %llu MHz. Times in TSC ticks.\n\n%-24s %12s %12s\n", (ull)(i->tsc_hz / 1000000), "", "interrupt", "poll");
-#define ROW(name, a, c) printf("%-24s %12s %12s\n", name, fixed(a, 2), fixed(c, 2))
-    ROW("blocks", i->tbs * 100, p->tbs * 100);
-    ROW("code bytes per block", i->code_bytes * 100 / i->tbs, p->code_bytes * 100 / p->tbs);
-    ROW("instructions per block", i->host_insns * 100 / i->tbs, p->host_insns * 100 / p->tbs);
-    ROW("per guest instruction", i->host_insns * 100 / i->guest_insns, p->host_insns * 100 / p->guest_insns);
+    printf("TSC %llu MHz. Times in TSC ticks.\n", (ull)(i->tsc_hz / 1000000));
     printf("\n%-24s %12s %12s %12s\n", "ticks per iteration", "interrupt", "poll", "poll costs");
     for (unsigned n = 0; n < BENCHES; n++)
         printf("%-24s %12s %12s %10lld %%\n", loops[n].name, fixed(i->ticks[n], 3), fixed(p->ticks[n], 3),
@@ -269,6 +250,6 @@ int main(int argc, char **argv)
     results = mmap(NULL, 2 * sizeof *results, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     rig_fork("exit=interrupt", run_interrupt);
     rig_fork("exit=poll", run_poll);
-    if (results[0].tbs && results[1].tbs) tables();
+    if (results[0].tsc_hz && results[1].tsc_hz) tables();
     return rig_result();
 }

@@ -1,6 +1,7 @@
 // No wake-up is lost. Interrupts come from a second core and from timers at random moments around "look for pending, enter translated
 // code, leave, halt", in each way of leaving translated code, chained and not. Whatever is posted must be delivered; five seconds without
-// are a stall, and the end, with a dump.
+// are a stall, and the end, with a dump. An interrupt that is lost is made up for by the next one that comes, so half of the time there
+// is none: the second core posts one, or arms one timer, and waits.
 //
 // CUPEL_KICKS=N: N kicks and expiries in all (make stress-kicks: 10 million); otherwise about 20 seconds.
 #define _GNU_SOURCE
@@ -21,7 +22,7 @@ static struct {
     // ---- BQL ----
     struct tick { struct timer t; u64 at; u32 before; bool waits; } ticks[N_TICK];
     u64 expiries, last_expiry, rng;
-    bool wrong_context;
+    bool wrong_context, quiet;
     // ---- atomic ----
     u32 async_queued, async_done;
 } k = {.rng = 0x9e3779b97f4a7c15ull};
@@ -84,17 +85,16 @@ static void tick_fire(void *opaque)
 static void ticks_start(void)
 {
     bql_lock();
+    k.quiet = false;
     k.last_expiry = plat_time_ns();
-    for (int i = 0; i < N_TICK; i++) {
-        timer_init(&k.ticks[i].t, i % CLOCK_COUNT_, tick_fire, &k.ticks[i]);
-        tick_arm(&k.ticks[i]);
-    }
+    for (int i = 0; i < N_TICK; i++) tick_arm(&k.ticks[i]);
     bql_unlock();
 }
 
 static void ticks_stop(void)
 {
     bql_lock();
+    k.quiet = true;
     for (int i = 0; i < N_TICK; i++) timer_del(&k.ticks[i].t);
     bql_unlock();
 }
@@ -105,10 +105,10 @@ static void ticks_look(void)
 {
     bql_lock();
     u64 now = plat_time_ns();
-    bool quiet = now - k.last_expiry > STALL_NS, lost = false;
+    bool late = !k.quiet && now - k.last_expiry > STALL_NS, lost = false;
     for (int i = 0; i < N_TICK; i++) lost |= tick_waits(i) && now - k.ticks[i].at > STALL_NS;
     bql_unlock();
-    if (quiet) rig_stall("a timer to expire");
+    if (late) rig_stall("a timer to expire");
     if (lost) rig_stall("an interrupt that a timer posted");
 }
 
@@ -184,6 +184,56 @@ static void two(void)
     await(b);
 }
 
+// One timer, and nothing else that could make up for it.
+static struct timer single;
+static void single_fire(void *opaque)
+{
+    k.expiries++;
+    vcpu_post_interrupt(rig_vcpu(), VEC_POST, false);
+}
+
+static void one_timer(void)
+{
+    note(0);
+    bql_lock();
+    timer_mod_ns(&single, clock_ns(CLOCK_REALTIME_) + rig_random(30000));
+    bql_unlock();
+    await(0);
+}
+
+// The vCPU leaves for nothing and enters again; the second interrupt is meant to meet it just there, on its way into a loop that calls no
+// helper, which would look.
+static struct timer echo;
+static bool echoed;
+static void echo_fire(void *opaque)
+{
+    k.expiries++;
+    if (echoed) vcpu_post_interrupt(rig_vcpu(), VEC_POST, false);
+    else timer_mod_ns(&echo, clock_ns(CLOCK_REALTIME_) + 4000 + tick_random(6000));
+    if (!echoed) vcpu_kick(rig_vcpu());
+    echoed = true;
+}
+
+static void at_entry_by_timer(void)
+{
+    note(0);
+    bql_lock();
+    echoed = false;
+    timer_mod_ns(&echo, clock_ns(CLOCK_REALTIME_));
+    bql_unlock();
+    await(0);
+}
+
+static void at_entry(void)
+{
+    note(0);
+    k.kicks++;
+    vcpu_kick(rig_vcpu());
+    rig_pause_ns(rig_random(6000));
+    post(0);
+    await(0);
+}
+
 static bool async_seen(void *arg)
 {
     return __atomic_load_n(&k.async_done, __ATOMIC_SEQ_CST) == __atomic_load_n(&k.async_queued, __ATOMIC_SEQ_CST);
@@ -192,7 +242,7 @@ static bool async_seen(void *arg)
 static void step(void)
 {
     static const u64 gaps[] = {1, 200, 2000, 20000};
-    switch (rig_random(8)) {
+    switch (rig_random(12)) {
     case 0: burst(); break;
     case 1: bare_kicks(); break;
     case 2: two(); break;
@@ -200,13 +250,21 @@ static void step(void)
         queue_async();
         k.kicks++;
         break;
+    case 4:
+    case 5: one_timer(); break;
+    case 6: at_entry(); break;
+    case 7: at_entry_by_timer(); break;
     default: one();
     }
     rig_pause_ns(rig_random(gaps[rig_random(4)]));
     if (rig_random(64) == 0) {
-        rig_page()->mask = rig_random(2) ? (1u << KINDS) - 1 : 1u << rig_random(KINDS);
-        rig_page()->self = (u32)rig_random(2);
+        static const u32 masks[] = {(1u << KINDS) - 1, 1 << K_SPIN | 1 << K_SELF | 1 << K_CALL | 1 << K_DEC | 1 << K_CHAIN | 1 << K_MEM};
+        u64 which = rig_random(4);
+        rig_page()->mask = which < 2 ? masks[which] : 1u << rig_random(KINDS);
+        rig_page()->self = rig_random(4) == 0;
         ticks_look();
+        if (k.quiet) ticks_start();
+        else ticks_stop();
     }
 }
 
@@ -240,6 +298,11 @@ static u32 polling_blocks(u32 *all)
 static void stress(void)
 {
     u64 start = plat_time_ns();
+    bql_lock();
+    timer_init(&single, CLOCK_REALTIME_, single_fire, NULL);
+    timer_init(&echo, CLOCK_REALTIME_, echo_fire, NULL);
+    for (int i = 0; i < N_TICK; i++) timer_init(&k.ticks[i].t, i % CLOCK_COUNT_, tick_fire, &k.ticks[i]);
+    bql_unlock();
     ticks_start();
     for (bool more = true; more; step())
         more = k.goal ? k.kicks + __atomic_load_n(&k.expiries, __ATOMIC_RELAXED) < k.goal : plat_time_ns() - start < QUICK_S * NS_PER_SEC;

@@ -142,11 +142,10 @@ static bool ready(void *arg)
     return rig.cpu && rig_page()->magic == MAGIC;
 }
 
-// For measuring: the two must not take turns on one CPU. Where there is but one they do.
-static void pin(unsigned n)
+void rig_pin(unsigned n)
 {
     cpu_set_t all, one;
-    if (!rig.o.pin || sched_getaffinity(0, sizeof all, &all) != 0) return;
+    if (sched_getaffinity(0, sizeof all, &all) != 0) return;
     CPU_ZERO(&one);
     for (int c = 0; c < CPU_SETSIZE; c++) {
         if (!CPU_ISSET(c, &all) || n--) continue;
@@ -159,7 +158,7 @@ static void pin(unsigned n)
 static void second_core(void *arg)
 {
     (void)arg;
-    pin(1);
+    if (rig.o.pin) rig_pin(1);
     if (!rig_wait(ready, NULL, 20 * NS_PER_SEC)) rig_stall("the guest to start");
     rig.test();
     rig_stop();
@@ -184,7 +183,7 @@ int rig_run(const struct rig_options *o, void (*test)(void))
     timer_mod_ns(&rig.find, clock_ns(CLOCK_REALTIME_) + 1000000);
     bql_unlock();
     if (!plat_core_start(1, second_core, NULL)) panic("no second core");
-    pin(0);
+    if (rig.o.pin) rig_pin(0);
     machine_run(&code);
     return code;
 }
