@@ -134,7 +134,10 @@ static void queue_write(struct virtio_dev *d, unsigned at, u32 v)
     struct virtq *q = &d->q[d->queue_sel];
     if (at == C_QUEUE_VECTOR) { q->vector = vector_checked(d, v); return; }
     if (at == C_QUEUE_RESET) {
-        if (v == 1 && virtio_has(d, VIRTIO_F_RING_RESET)) queue_reset(q);
+        if (v != 1 || !virtio_has(d, VIRTIO_F_RING_RESET)) return;
+        queue_reset(q);
+        d->again &= ~(1u << d->queue_sel);
+        if (d->ops->queue_reset) d->ops->queue_reset(d, d->queue_sel);
         return;
     }
     if (q->enabled) return;                               // 4.1.4.3.2: not to be changed now

@@ -8,7 +8,7 @@
 #include "devices/clock.h"
 #include "devices/pci.h"
 
-enum { VIRTIO_QUEUES_MAX = 4, VIRTQ_MAX = 128 };
+enum { VIRTIO_QUEUES_MAX = 16, VIRTQ_MAX = 128 };
 enum { VIRTIO_ID_NET = 1, VIRTIO_ID_BLOCK = 2, VIRTIO_ID_CONSOLE = 3, VIRTIO_ID_RNG = 4 };
 
 struct virtq {
@@ -33,6 +33,7 @@ struct virtio_ops {
     // The driver made buffers available in queue q. Take at most VIRTQ_MAX of them; virtq_more asks to be called again for the rest.
     void (*notify)(struct virtio_dev *d, unsigned q);
     void (*reset)(struct virtio_dev *d);                                                  // optional
+    void (*queue_reset)(struct virtio_dev *d, unsigned q);                                // optional; the queue is off already
     void (*config_write)(struct virtio_dev *d, unsigned off, u32 val, unsigned size);     // optional
 };
 
@@ -80,6 +81,11 @@ struct virtio_console *virtio_console_new(struct pci *b, void (*out)(const void 
 bool virtio_console_input(struct virtio_console *s, u8 byte);
 // A driver runs the device: before, and after it has gone, input is better given to somebody else. BQL held.
 bool virtio_console_driven(const struct virtio_console *s);
+struct virtio_blk;
+struct block;
+// A disk with that many request queues (1..VIRTIO_QUEUES_MAX). id: its serial number, at most 20 characters; NULL: none. NULL when the bus is
+// full.
+struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned queues, const char *id) MUST_CHECK;
 
 // ---- between virtio.c and virtqueue.c ---------------------------------------------------------------------------------
 enum { VIRTIO_F_INDIRECT = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_RING_RESET = 40 };

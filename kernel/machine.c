@@ -40,7 +40,7 @@ static struct machine {
     struct acpi_pm *pm;
     struct virtio_console *vcon;
     u8 *ram;
-    u64 dma_lo, dma_hi;           // range that devices wrote from interrupt context; BQL
+    u64 dma_pages;                // pages with code that devices wrote while the translator was in the midst of things: first << 32 | last. Atomic
     u64 entropy;
     bool quit, stopped;
 } m;
@@ -62,17 +62,27 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-// Device writes from interrupt context (virtio-console input) find the translator in the middle of anything: the pages are noted, and the
-// vCPU drops their
-// TBs at its next exit, as a processor may go on for a moment with what it fetched before.
+// Device writes from interrupt context (disks, virtio-console input) find the translator in the middle of anything: the pages are noted, and
+// the vCPU drops their TBs at its next exit, as a processor may go on for a moment with what it fetched before. The note is one word, the
+// range of pages: whoever finds it empty asks the vCPU to look.
+enum { DMA_NONE = 0 };            // no range: page 0 alone would be last 0, so `last' is kept plus one
+
 static void drop_noted(struct vcpu *c UNUSED, void *arg UNUSED)
 {
-    bql_lock();
-    u64 lo = m.dma_lo, hi = m.dma_hi;
-    m.dma_lo = ~0ull;
-    m.dma_hi = 0;
-    bql_unlock();
-    if (lo < hi) (void)tb_invalidate_phys(m.tcg, gpa(lo), hi - lo, NULL);
+    u64 noted = __atomic_exchange_n(&m.dma_pages, DMA_NONE, __ATOMIC_SEQ_CST);
+    u64 first = noted >> 32, end = noted & UINT32_MAX;
+    if (noted != DMA_NONE) (void)tb_invalidate_phys(m.tcg, gpa(first << PAGE_SHIFT), (end - first) << PAGE_SHIFT, NULL);
+}
+
+static void note_pages(u64 first, u64 end)
+{
+    u64 old = __atomic_load_n(&m.dma_pages, __ATOMIC_SEQ_CST), new;
+    do {
+        new = first << 32 | end;
+        if (old != DMA_NONE) new = min_u64(first, old >> 32) << 32 | max_u64(end, old & UINT32_MAX);
+        if (new == old) return;
+    } while (!__atomic_compare_exchange_n(&m.dma_pages, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    if (old == DMA_NONE) cpu_run_async(m.cpu, drop_noted, NULL);
 }
 
 static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
@@ -81,13 +91,10 @@ static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
         (void)tb_invalidate_phys(m.tcg, a, len, NULL);
         return;
     }
-    bool code = false;
-    for (u64 p = a.v & PAGE_MASK; p < a.v + len; p += PAGE_SIZE) code |= tb_page_has_code(m.tcg, gpa(p));
-    if (!code) return;
-    bool first = m.dma_lo > m.dma_hi;
-    m.dma_lo = min_u64(m.dma_lo, a.v);
-    m.dma_hi = max_u64(m.dma_hi, a.v + len);
-    if (first) cpu_run_async(m.cpu, drop_noted, NULL);
+    u64 first = a.v >> PAGE_SHIFT, last = (a.v + len - 1) >> PAGE_SHIFT;
+    while (first <= last && !tb_page_has_code(m.tcg, gpa(first << PAGE_SHIFT))) first++;
+    while (last > first && !tb_page_has_code(m.tcg, gpa(last << PAGE_SHIFT))) last--;
+    if (first <= last) note_pages(first, last + 1);
 }
 
 static void entropy(void *opaque UNUSED, void *buf, size_t len)
@@ -154,6 +161,10 @@ static void devices_create(u64 tsc_hz)
     m.pm = acpi_pm_new(p, m.cpu, m.isa[9]);
     if (m.cfg.virtio_rng && !virtio_rng_new(m.pci, entropy, NULL)) panic("virtio-rng: the PCI bus is full");
     if (m.cfg.virtio_console && !(m.vcon = virtio_console_new(m.pci, console_out))) panic("virtio-console: the PCI bus is full");
+    for (unsigned i = 0; i < m.cfg.ndrives; i++) {
+        const struct machine_drive *d = &m.cfg.drive[i];
+        if (!virtio_blk_new(m.pci, d->block, d->queues, d->serial)) panic("virtio-blk: the PCI bus is full");
+    }
     if (m.cfg.debug_exit_size) debug_exit_new(p, m.cpu, (u16)m.cfg.debug_exit_base, m.cfg.debug_exit_size);
     if (m.cfg.debugcon) debugcon_new(p, 0xe9, m.cfg.debugcon_out ? m.cfg.debugcon_out : console_out);
 }
@@ -186,7 +197,6 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     static const struct plat_events events = {
         .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
-    m.dma_lo = ~0ull;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (!config_check(err, errlen)) return false;
     if (host_missing()) {

@@ -6,6 +6,14 @@
 
 struct blob { const u8 *data; u64 size; const char *name; };   // name: for messages
 
+struct block;                     // devices/block.h
+struct machine_drive {
+    struct block *block;
+    unsigned queues;              // of the virtio-blk device, 1..16
+    const char *serial;           // NULL: none
+};
+enum { MACHINE_DRIVES = 8 };
+
 struct machine_config {
     u64 ram_size;                 // bytes; 16 MiB..; multiple of 1 MiB
     unsigned smp;
@@ -17,6 +25,8 @@ struct machine_config {
     u64 tb_size;                  // code cache bytes; 0: default
     unsigned debug_exit_base, debug_exit_size;   // isa-debug-exit; size 0: absent
     bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard from the serial port while a driver runs it
+    struct machine_drive drive[MACHINE_DRIVES];
+    unsigned ndrives;
     bool debugcon;                // port 0xe9 ...
     void (*debugcon_out)(const void *buf, size_t len);   // ... comes here; NULL: plat_console_write. BQL held
     // Output of the first serial port; NULL: plat_console_write. BQL held.

@@ -53,6 +53,8 @@ u8 *phys_host(struct phys *p, struct gpa a);
 // 0xff there, writes are dropped). BQL held. Not for use from interrupt context unless the range is RAM.
 bool phys_read(struct phys *p, struct gpa a, void *buf, u64 len);
 bool phys_write(struct phys *p, struct gpa a, const void *buf, u64 len);
+// RAM was written behind phys_write's back, through phys_host (a disk's own DMA). BQL held; interrupt context allowed.
+void phys_written(struct phys *p, struct gpa a, u64 len);
 u64 phys_ld(struct phys *p, struct gpa a, unsigned size);             // little endian, 1..8 bytes
 void phys_st(struct phys *p, struct gpa a, u64 val, unsigned size);
 
@@ -64,7 +66,7 @@ void phys_mmio_write(struct phys *p, struct gpa a, u64 val, unsigned size);
 u64 phys_port_read(struct phys *p, u16 port, unsigned size);
 void phys_port_write(struct phys *p, u16 port, u64 val, unsigned size);
 
-// Called by phys_write/phys_st before RAM changes (set by tcg/run: drops translations of the bytes) and after the map changes.
+// Called by phys_write/phys_st before RAM changes, by phys_written after it (drops translations of the bytes), and after the map changes.
 struct phys_hooks {
     void (*code_written)(void *opaque, struct gpa a, u64 len);
     void (*map_changed)(void *opaque);
