@@ -81,7 +81,7 @@ QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
-	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/blk_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py
+	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/blk_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/blk_metal_test.py tests/boot/bochs_test.py
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules

@@ -116,6 +116,8 @@ static bool key_path(char *dst, const char *v)
 static bool key_kernel(struct parse *p, const char *v) { p->e->kernel_line = p->line; return key_path(p->e->kernel, v); }
 static bool key_initrd(struct parse *p, const char *v) { p->e->initrd_line = p->line; return key_path(p->e->initrd, v); }
 
+static bool key_drive(struct parse *p, const char *v) { p->e->drive_line = p->line; return key_path(p->e->drive, v); }
+
 static bool key_append(struct parse *p, const char *v)
 {
     if (!*v) { p->e->append[0] = 0; return true; }
@@ -208,6 +210,7 @@ static const struct key keys[] = {
     {"serial", true, true, key_serial, "com1..com4 or a port such as 0x3f8, optionally `,baud' (a divisor of 115200); or `auto' or `none'"},
     {"kernel", false, true, key_kernel, "a path on this volume, such as \\guest\\vmlinuz (under 128 characters)"},
     {"initrd", false, true, key_initrd, "a path on this volume, such as \\guest\\initrd (under 128 characters)"},
+    {"drive", false, true, key_drive, "a raw disk image on this volume, such as \\guest\\disk.img (under 128 characters)"},
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
     {"smp", false, true, key_smp, "a number of vCPUs from 1 to 255"},

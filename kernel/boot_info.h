@@ -9,7 +9,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 3
+#define BOOT_INFO_VERSION 4
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -45,7 +45,7 @@ struct boot_info {
     struct boot_framebuffer fb;
 
     // The chosen boot entry, checked by the loader.
-    struct boot_file kernel, initrd;       // size 0: none
+    struct boot_file kernel, initrd, drive;   // size 0: none. drive: image of the guest's disk
     u64 guest_ram;                         // bytes
     u32 smp;
     u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console, pad[6];

@@ -10,6 +10,7 @@
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
+#include "kernel/ramdisk.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
 
@@ -38,6 +39,17 @@ static void main_bring_up(const struct boot_info *info)
 static struct blob main_blob(const struct boot_file *f)
 {
     return (struct blob){f->size ? pmem_virt(f->phys) : NULL, f->size, f->name};
+}
+
+static void main_drive(struct machine_config *cfg, const struct boot_file *f)
+{
+    if (!f->size) return;
+    struct block *b = ramdisk_new(pmem_virt(f->phys), f->size, f->name);
+    if (!b) {
+        log_error("drive: %s is no raw disk image: its size is no multiple of 512", f->name);
+        plat_exit(1);
+    }
+    cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = 1};
 }
 
 static void main_finish(enum machine_end end, int code)
@@ -69,6 +81,7 @@ void kernel_main(const struct boot_info *info)
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
         .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,
     };
+    main_drive(&cfg, &info->drive);
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {
         log_error("[%s] %s", info->title, err);
