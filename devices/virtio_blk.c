@@ -13,6 +13,14 @@
 //
 // Reset and queue reset wait for the disk (drain): afterwards nothing of the old driver's comes into memory that is somebody else's.
 //
+// Data plane. Given an I/O thread, the vCPU that notifies only sets the queue's bit and wakes the thread; the thread takes requests from the
+// ring, does them itself one after the other, and gives them back, all without the BQL. Rings and buffers are read through the memory map,
+// which takes no lock (tcg/run/phys.c). Two words keep it apart from those who change the queues under the BQL: the thread raises `busy'
+// before each request and then looks at `stopped'; who wants the queues raises `stopped' and then waits until `busy' has gone.
+// What would break if RAM could move or go away while the thread works (nothing does that yet): the host addresses in seg[], from
+// segments_map to the end of the disk's work, and the span that phys_read and phys_write copy through. A grace period for RAM has to wait
+// for `busy' to have been seen low, and for requests that submit() has under way.
+//
 // The write cache: on (a write is safe after the next flush) or off (when it is done), as the driver chooses if it knows how
 // (CONFIG_WCE); a driver that knows of no flush gets it off (5.2.6.2).
 #include <string.h>
@@ -52,6 +60,8 @@ struct virtio_blk {
     struct block *disk;
     char id[ID_LEN];
     u8 config[CONFIG_LEN];
+    struct plat_io *io;                      // NULL: served under the BQL
+    u32 kicked, busy, stopped;               // atomic; kicked: a bit per queue
     bool serving;                            // inside the loop over a ring, which signals at its end
     struct blk_queue { struct blk_request *free; bool starved; } queue[VIRTIO_QUEUES_MAX];
 };
@@ -243,6 +253,75 @@ static void blk_notify(struct virtio_dev *d, unsigned n)
     if (!budget || bytes >= NOTIFY_BYTES) virtq_more(d, n);
 }
 
+// ---- data plane: on the I/O thread, without the BQL --------------------------------------------------------------------------
+
+static bool plane_enter(struct virtio_blk *s)
+{
+    __atomic_store_n(&s->busy, 1, __ATOMIC_SEQ_CST);
+    if (!__atomic_load_n(&s->stopped, __ATOMIC_SEQ_CST)) return true;
+    __atomic_store_n(&s->busy, 0, __ATOMIC_SEQ_CST);
+    return false;
+}
+
+static void plane_leave(struct virtio_blk *s) { __atomic_store_n(&s->busy, 0, __ATOMIC_SEQ_CST); }
+
+static bool plane_one(struct virtio_blk *s, unsigned n)
+{
+    int status;
+    struct blk_request *r = request_take(s, n, &status);
+    if (!r) return false;
+    if (status == TO_DISK) {
+        do r->b.result = s->disk->ops->run(s->disk, &r->b);
+        while (request_goes_on(r));
+        status = request_status(r);
+    }
+    request_finish(r, status);
+    virtq_signal(&s->dev, n);
+    return true;
+}
+
+// True: there may be more, but it is others' turn.
+static bool plane_queue(struct virtio_blk *s, unsigned n)
+{
+    for (unsigned budget = VIRTQ_MAX; budget; budget--) {
+        if (!plane_enter(s)) return false;            // blk_exclusive wakes us when it is done
+        bool any = plane_one(s, n);
+        plane_leave(s);
+        if (!any) return false;
+    }
+    return true;
+}
+
+void virtio_blk_serve(struct virtio_blk *s)
+{
+    u32 which = __atomic_exchange_n(&s->kicked, 0, __ATOMIC_SEQ_CST), again = 0;
+    for (unsigned n = 0; n < s->dev.nqueues; n++)
+        if ((which >> n & 1) && plane_queue(s, n)) again |= 1u << n;
+    if (!again) return;
+    __atomic_or_fetch(&s->kicked, again, __ATOMIC_SEQ_CST);
+    plat_io_wake(s->io);
+}
+
+static void blk_kick(struct virtio_dev *d, unsigned n)
+{
+    struct virtio_blk *s = CONTAINER_OF(d, struct virtio_blk, dev);
+    __atomic_or_fetch(&s->kicked, 1u << n, __ATOMIC_SEQ_CST);
+    plat_io_wake(s->io);
+}
+
+// Waits for one request at most. Afterwards every queue is looked at, as notifications may have come to nothing meanwhile.
+static void blk_exclusive(struct virtio_dev *d, bool on)
+{
+    struct virtio_blk *s = CONTAINER_OF(d, struct virtio_blk, dev);
+    __atomic_store_n(&s->stopped, on, __ATOMIC_SEQ_CST);
+    while (on && __atomic_load_n(&s->busy, __ATOMIC_SEQ_CST)) __builtin_ia32_pause();
+    if (on || !virtio_running(d)) return;
+    __atomic_or_fetch(&s->kicked, (1u << d->nqueues) - 1, __ATOMIC_SEQ_CST);
+    plat_io_wake(s->io);
+}
+
+void virtio_blk_attention(struct virtio_blk *s) { virtio_attention(&s->dev); }
+
 // ---- the device --------------------------------------------------------------------------------------------------------------
 
 static void blk_queue_reset(struct virtio_dev *d, unsigned n UNUSED)
@@ -300,14 +379,17 @@ static void requests_create(struct virtio_blk *s, unsigned queues)
     }
 }
 
-struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned queues, const char *id)
+struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned queues, const char *id, struct plat_io *io)
 {
     static const struct virtio_ops ops = {.notify = blk_notify, .reset = blk_reset, .queue_reset = blk_queue_reset,
                                           .config_write = blk_config_write};
+    static const struct virtio_ops plane_ops = {.kick = blk_kick, .exclusive = blk_exclusive, .reset = blk_reset,
+                                                .queue_reset = blk_queue_reset, .config_write = blk_config_write};
     struct virtio_blk *s = plat_pages_alloc(sizeof *s);
     if (!s) panic("no memory for virtio-blk");
     ASSERT(queues && queues <= VIRTIO_QUEUES_MAX && disk->size % BLOCK_SECTOR == 0, "%s: %u queues", disk->name, queues);
     s->disk = disk;
+    s->io = io;
     for (unsigned i = 0; i < ID_LEN && id && id[i]; i++) s->id[i] = id[i];
     config_fill(s, queues);
     requests_create(s, queues);
@@ -315,7 +397,7 @@ struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned qu
         .features = BIT(F_SIZE_MAX) | BIT(F_SEG_MAX) | BIT(F_BLK_SIZE) | BIT(F_FLUSH) | BIT(F_TOPOLOGY) | BIT(F_CONFIG_WCE) |
                     (queues > 1 ? BIT(F_MQ) : 0)};
     type.features |= disk->read_only ? BIT(F_RO) : BIT(F_DISCARD) | BIT(F_WRITE_ZEROES);
-    if (virtio_init(&s->dev, b, &type, &ops, "virtio-blk")) return s;
+    if (virtio_init(&s->dev, b, &type, io ? &plane_ops : &ops, "virtio-blk")) return s;
     plat_pages_free(s, sizeof *s);
     return NULL;
 }

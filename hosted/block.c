@@ -195,7 +195,7 @@ static void finished_push(struct disk *d, struct block_request *r)
     struct block_request *old = __atomic_load_n(&d->finished, __ATOMIC_RELAXED);
     do r->next = old;
     while (!__atomic_compare_exchange_n(&d->finished, &old, r, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
-    if (!old) core_raise(IRQ_BLOCK);   // otherwise one is under way for the list's first
+    if (!old) core_raise(IRQ_HELPER);   // otherwise one is under way for the list's first
 }
 
 static void *worker(void *arg)

@@ -18,8 +18,11 @@ static struct drive {
 } drives[MACHINE_DRIVES];
 static unsigned n_drives;
 
-static struct device { const char *drive, *serial; unsigned queues; } devices[MACHINE_DRIVES];
+static struct device { const char *drive, *serial, *iothread; unsigned queues; } devices[MACHINE_DRIVES];
 static unsigned n_devices;
+
+static const char *iothreads[MACHINE_IOTHREADS];
+static unsigned n_iothreads;
 
 static const char *keep(const char *s)
 {
@@ -81,7 +84,7 @@ void drive_option(const char *a)
 
 void drive_device_option(const char *a)
 {
-    static const char form[] = "drive=ID[,num-queues=N][,serial=TEXT]";
+    static const char form[] = "drive=ID[,num-queues=N][,serial=TEXT][,iothread=ID]";
     struct item it;
     if (n_devices == MACHINE_DRIVES) options_fail("-device virtio-blk-pci: more than %d disks are not possible", MACHINE_DRIVES);
     struct device *d = &devices[n_devices++];
@@ -89,6 +92,7 @@ void drive_device_option(const char *a)
         const char *v = it.val ? it.val : "";
         if (is(&it, "drive")) d->drive = keep(v);
         else if (is(&it, "serial")) d->serial = keep(v);
+        else if (is(&it, "iothread")) d->iothread = keep(v);
         else if (is(&it, "num-queues")) d->queues = (unsigned)atoi(v);
         else options_fail("-device virtio-blk-pci: '%s' is unknown; it has %s", it.key, form);
         if (is(&it, "num-queues") && (d->queues < 1 || d->queues > QUEUES_MAX))
@@ -98,6 +102,32 @@ void drive_device_option(const char *a)
     if (d->serial && strlen(d->serial) > SERIAL_MAX) options_fail("-device virtio-blk-pci,serial=%s: at most %d characters", d->serial, SERIAL_MAX);
 }
 
+void object_option(const char *a)
+{
+    static const char form[] = "there is iothread,id=NAME";
+    const char *whole = a, *id = NULL;
+    struct item it;
+    if (!item_next(&a, &it) || it.val || strcmp(it.key, "iothread")) options_fail("-object: '%s' is unknown; %s", whole, form);
+    while (item_next(&a, &it)) {
+        if (!is(&it, "id") || !it.val || !*it.val) options_fail("-object iothread: '%s' is unknown; %s", it.key, form);
+        id = keep(it.val);
+    }
+    if (!id) options_fail("-object iothread without a name; %s", form);
+    for (unsigned i = 0; i < n_iothreads; i++)
+        if (!strcmp(iothreads[i], id)) options_fail("-object iothread,id=%s: there is one of that name already", id);
+    if (n_iothreads == MACHINE_IOTHREADS) options_fail("-object iothread: more than %d are not possible", MACHINE_IOTHREADS);
+    iothreads[n_iothreads++] = id;
+}
+
+// Its number from 1; 0: served under the BQL.
+static unsigned iothread_find(const char *id)
+{
+    for (unsigned i = 0; id && i < n_iothreads; i++)
+        if (!strcmp(iothreads[i], id)) return i + 1;
+    if (id) options_fail("-device virtio-blk-pci,iothread=%s: there is none of that name; add -object iothread,id=%s", id, id);
+    return 0;
+}
+
 static void drive_open(struct machine_config *m, const struct drive *d, const struct device *dev)
 {
     char err[512];
@@ -105,7 +135,8 @@ static void drive_open(struct machine_config *m, const struct drive *d, const st
     struct block *b = block_file_open(&d->file, err, sizeof err);
     if (!b) options_fail("-drive: %s", err);
     unsigned queues = dev && dev->queues ? dev->queues : m->smp < QUEUES_MAX ? m->smp : QUEUES_MAX;
-    m->drive[m->ndrives++] = (struct machine_drive){.block = b, .queues = queues, .serial = dev ? dev->serial : NULL};
+    m->drive[m->ndrives++] = (struct machine_drive){.block = b, .queues = queues, .serial = dev ? dev->serial : NULL,
+        .iothread = iothread_find(dev ? dev->iothread : NULL)};
 }
 
 static struct drive *drive_find(const char *id)
@@ -117,6 +148,7 @@ static struct drive *drive_find(const char *id)
 
 void drives_open(struct machine_config *m)
 {
+    m->niothreads = n_iothreads;
     for (unsigned i = 0; i < n_drives; i++)
         if (!strcmp(drives[i].iface, "virtio")) drive_open(m, &drives[i], NULL);
     for (unsigned i = 0; i < n_devices; i++) {

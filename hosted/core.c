@@ -28,7 +28,7 @@
 #include "kernel/base/log.h"
 #include "kernel/machine.h"
 
-enum { SIG_TIMER = SIGALRM, SIG_KICK = SIGUSR1, SIG_INPUT = SIGUSR2, SIG_BLOCK_IO = SIGIO };
+enum { SIG_TIMER = SIGALRM, SIG_KICK = SIGUSR1, SIG_INPUT = SIGUSR2, SIG_HELPER = SIGIO };
 
 static struct core cores[CORES_MAX];
 static __thread struct core *self;
@@ -40,7 +40,7 @@ static bool multi;                           // a second core was started: ticke
 struct core *core_self(void) { return self; }
 const struct plat_events *core_events(void) { return &events; }
 bool plat_in_interrupt(void) { return self && self->in_irq; }
-unsigned plat_core_id(void) { return self ? self->id : 0; }
+unsigned plat_core_id(void) { return self ? self->id : PLAT_NO_CORE; }
 bool bql_held(void) { return self && self->held; }
 
 static void barrier(void) { __asm__ volatile("" ::: "memory"); }
@@ -79,11 +79,14 @@ static u64 irq_process(struct core *c, u64 rip)
 {
     u32 p = __atomic_exchange_n(&c->pending, 0, __ATOMIC_RELAXED);
     c->in_irq = true;
-    if (p & (IRQ_TIMER | IRQ_INPUT | IRQ_BLOCK)) {
+    if (p & (IRQ_TIMER | IRQ_INPUT | IRQ_HELPER)) {
         bql_take(c);
         if (p & IRQ_TIMER) time_fired();
         if (p & IRQ_INPUT) input_deliver();
-        if (p & IRQ_BLOCK) block_deliver();
+        if (p & IRQ_HELPER) {
+            block_deliver();
+            if (events.attention) events.attention();
+        }
         bql_drop(c);
     }
     if (events.interrupted) rip = events.interrupted(rip);
@@ -124,7 +127,7 @@ static void on_interrupt(int sig, siginfo_t *si, void *ucv)
     ucontext_t *uc = ucv;
     struct core *c = self;
     if (!c) return;
-    u32 bit = sig == SIG_TIMER ? IRQ_TIMER : sig == SIG_INPUT ? IRQ_INPUT : sig == SIG_BLOCK_IO ? IRQ_BLOCK : IRQ_KICK;
+    u32 bit = sig == SIG_TIMER ? IRQ_TIMER : sig == SIG_INPUT ? IRQ_INPUT : sig == SIG_HELPER ? IRQ_HELPER : IRQ_KICK;
     __atomic_fetch_or(&c->pending, bit, __ATOMIC_RELAXED);
     if (c->off) return;
     int saved = errno;
@@ -158,7 +161,7 @@ static void signals_init(void)
     sigaction(SIG_TIMER, &sa, NULL);
     sigaction(SIG_KICK, &sa, NULL);
     sigaction(SIG_INPUT, &sa, NULL);
-    sigaction(SIG_BLOCK_IO, &sa, NULL);
+    sigaction(SIG_HELPER, &sa, NULL);
     sa.sa_sigaction = on_terminate;
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
@@ -214,7 +217,7 @@ void core_raise(unsigned irq_bit)
         __atomic_fetch_or(&c->pending, irq_bit, __ATOMIC_RELAXED);
         if (!c->off) irqs_on(c, (u64)__builtin_return_address(0));
     } else {
-        core_signal(&cores[0], irq_bit == IRQ_TIMER ? SIG_TIMER : irq_bit == IRQ_INPUT ? SIG_INPUT : irq_bit == IRQ_BLOCK ? SIG_BLOCK_IO : SIG_KICK);
+        core_signal(&cores[0], irq_bit == IRQ_TIMER ? SIG_TIMER : irq_bit == IRQ_INPUT ? SIG_INPUT : irq_bit == IRQ_HELPER ? SIG_HELPER : SIG_KICK);
     }
 }
 

@@ -12,7 +12,7 @@
 enum { CORES_MAX = 64 };
 
 // Interrupt sources, as bits of core.pending.
-enum { IRQ_TIMER = 1, IRQ_INPUT = 2, IRQ_KICK = 4, IRQ_BLOCK = 8 };
+enum { IRQ_TIMER = 1, IRQ_INPUT = 2, IRQ_KICK = 4, IRQ_HELPER = 8 };
 
 // One core. Owner: its thread, signal handlers included. Only tid is read by others.
 struct core {

@@ -86,6 +86,7 @@ static void opt_initrd(struct options *o, const char *a) { o->initrd = a; }
 static void opt_append(struct options *o, const char *a) { o->machine.append = a; }
 static void opt_no_reboot(struct options *o, const char *a) { o->machine.no_reboot = true; }
 static void opt_drive(struct options *o, const char *a) { drive_option(a); }
+static void opt_object(struct options *o, const char *a) { object_option(a); }
 static void opt_nographic(struct options *o, const char *a) {}   // there is no other way yet
 static void opt_trace_file(struct options *o, const char *a) { o->trace_file = a; }
 
@@ -215,7 +216,8 @@ static const struct option options[] = {
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
     {"drive", "LIST", "file=PATH,if=virtio[,format=raw][,readonly=on][,cache=writeback|none|writethrough|directsync|unsafe]; or if=none,id=ID\n"
-     "                     for -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=TEXT]", opt_drive},
+     "                     for -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=TEXT][,iothread=ID]", opt_drive},
+    {"object", "OBJ", "iothread,id=ID: a thread that serves disks without the big lock", opt_object},
     {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-blk-pci, virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"
      "                     keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},

@@ -19,8 +19,9 @@ struct options {
 struct item { char buf[256], *key, *val; };
 bool item_next(const char **s, struct item *it);
 
-// ---- block_options.c: -drive, and -device virtio-blk-pci (what follows the name) ----
+// ---- block_options.c: -drive, -object, and -device virtio-blk-pci (what follows the name) ----
 void drive_option(const char *arg);
+void object_option(const char *arg);
 void drive_device_option(const char *arg);
 // All of them were read: opens the files and fills m->drive[].
 void drives_open(struct machine_config *m);

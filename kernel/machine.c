@@ -39,6 +39,8 @@ static struct machine {
     struct pci *pci;
     struct acpi_pm *pm;
     struct virtio_console *vcon;
+    struct virtio_blk *blk[MACHINE_DRIVES];
+    struct plat_io *io[MACHINE_IOTHREADS];
     u8 *ram;
     u64 dma_pages;                // pages with code that devices wrote while the translator was in the midst of things: first << 32 | last. Atomic
     u64 entropy;
@@ -62,7 +64,7 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-// Device writes from interrupt context (disks, virtio-console input) find the translator in the middle of anything: the pages are noted, and
+// Device writes from interrupt context and I/O threads (disks, virtio-console input) find the translator in the middle of anything: the pages are noted, and
 // the vCPU drops their TBs at its next exit, as a processor may go on for a moment with what it fetched before. The note is one word, the
 // range of pages: whoever finds it empty asks the vCPU to look.
 enum { DMA_NONE = 0 };            // no range: page 0 alone would be last 0, so `last' is kept plus one
@@ -87,7 +89,7 @@ static void note_pages(u64 first, u64 end)
 
 static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
 {
-    if (!plat_in_interrupt()) {
+    if (!plat_in_interrupt() && plat_core_id() != PLAT_NO_CORE) {
         (void)tb_invalidate_phys(m.tcg, a, len, NULL);
         return;
     }
@@ -123,6 +125,29 @@ static bool fail(char *err, size_t len, const char *text)
 {
     fmt_snprintf(err, len, "%s", text);
     return false;
+}
+
+// The I/O threads exist before the devices that they serve.
+static void io_serve(void *opaque)
+{
+    struct plat_io **io = opaque;
+    for (unsigned i = 0; i < m.cfg.ndrives; i++) {
+        struct virtio_blk *s = __atomic_load_n(&m.blk[i], __ATOMIC_ACQUIRE);
+        if (s && m.cfg.drive[i].iothread == io - m.io + 1) virtio_blk_serve(s);
+    }
+}
+
+static void attention(void)
+{
+    for (unsigned i = 0; i < MACHINE_DRIVES; i++)
+        if (m.blk[i]) virtio_blk_attention(m.blk[i]);
+}
+
+static bool iothreads_create(char *err, size_t errlen)
+{
+    for (unsigned i = 0; i < m.cfg.niothreads; i++)
+        if (!(m.io[i] = plat_io_start(io_serve, &m.io[i]))) return fail(err, errlen, "iothread: this machine has no thread or core to give to I/O");
+    return true;
 }
 
 static bool ram_create(char *err, size_t errlen)
@@ -163,7 +188,9 @@ static void devices_create(u64 tsc_hz)
     if (m.cfg.virtio_console && !(m.vcon = virtio_console_new(m.pci, console_out))) panic("virtio-console: the PCI bus is full");
     for (unsigned i = 0; i < m.cfg.ndrives; i++) {
         const struct machine_drive *d = &m.cfg.drive[i];
-        if (!virtio_blk_new(m.pci, d->block, d->queues, d->serial)) panic("virtio-blk: the PCI bus is full");
+        struct virtio_blk *s = virtio_blk_new(m.pci, d->block, d->queues, d->serial, d->iothread ? m.io[d->iothread - 1] : NULL);
+        if (!s) panic("virtio-blk: the PCI bus is full");
+        __atomic_store_n(&m.blk[i], s, __ATOMIC_RELEASE);
     }
     if (m.cfg.debug_exit_size) debug_exit_new(p, m.cpu, (u16)m.cfg.debug_exit_base, m.cfg.debug_exit_size);
     if (m.cfg.debugcon) debugcon_new(p, 0xe9, m.cfg.debugcon_out ? m.cfg.debugcon_out : console_out);
@@ -195,7 +222,8 @@ static bool config_check(char *err, size_t errlen)
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
     static const struct plat_events events = {
-        .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
+        
+        .timer = clocks_run_expired, .attention = attention, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (!config_check(err, errlen)) return false;
@@ -213,6 +241,7 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     m.cpu = x86_vcpu_new(m.tcg, m.phys, 0, m.cfg.smp, tsc_hz);
     if (!m.cpu) return fail(err, errlen, "no memory for the vCPU");
     clocks_init();
+    if (!iothreads_create(err, errlen)) return false;
     plat_events_set(&events);
     bql_lock();
     devices_create(tsc_hz);

@@ -11,8 +11,9 @@ struct machine_drive {
     struct block *block;
     unsigned queues;              // of the virtio-blk device, 1..16
     const char *serial;           // NULL: none
+    unsigned iothread;            // 1..niothreads: served by that I/O thread; 0: under the BQL
 };
-enum { MACHINE_DRIVES = 8 };
+enum { MACHINE_DRIVES = 8, MACHINE_IOTHREADS = 4 };
 
 struct machine_config {
     u64 ram_size;                 // bytes; 16 MiB..; multiple of 1 MiB
@@ -26,7 +27,7 @@ struct machine_config {
     unsigned debug_exit_base, debug_exit_size;   // isa-debug-exit; size 0: absent
     bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard from the serial port while a driver runs it
     struct machine_drive drive[MACHINE_DRIVES];
-    unsigned ndrives;
+    unsigned ndrives, niothreads;
     bool debugcon;                // port 0xe9 ...
     void (*debugcon_out)(const void *buf, size_t len);   // ... comes here; NULL: plat_console_write. BQL held
     // Output of the first serial port; NULL: plat_console_write. BQL held.

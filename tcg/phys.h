@@ -50,7 +50,7 @@ u8 *phys_host(struct phys *p, struct gpa a);
 
 // Accesses by devices (DMA) and by the loader: any length, any alignment, crossing regions. RAM is written with written-code
 // tracking, so that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give
-// 0xff there, writes are dropped). BQL held. Not for use from interrupt context unless the range is RAM.
+// 0xff there, writes are dropped). BQL held; not needed where the range is RAM, which is also all that interrupt context and I/O threads may access.
 bool phys_read(struct phys *p, struct gpa a, void *buf, u64 len);
 bool phys_write(struct phys *p, struct gpa a, const void *buf, u64 len);
 // RAM was written behind phys_write's back, through phys_host (a disk's own DMA). BQL held; interrupt context allowed.
@@ -66,7 +66,7 @@ void phys_mmio_write(struct phys *p, struct gpa a, u64 val, unsigned size);
 u64 phys_port_read(struct phys *p, u16 port, unsigned size);
 void phys_port_write(struct phys *p, u16 port, u64 val, unsigned size);
 
-// Called by phys_write/phys_st before RAM changes, by phys_written after it (drops translations of the bytes), and after the map changes.
+// Called by phys_write/phys_st/phys_written when RAM has changed, on an I/O thread too (drops translations of the bytes), and after the map changes.
 struct phys_hooks {
     void (*code_written)(void *opaque, struct gpa a, u64 len);
     void (*map_changed)(void *opaque);

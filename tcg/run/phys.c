@@ -326,8 +326,9 @@ static bool space_write(const struct access_ctx *x, u64 a, const u8 *buf, u64 le
             copy_bytes(&v, buf, n);
             device_write(x, &s, a, v, n);
         } else if (s.r->kind == REGION_RAM) {
-            if (x->p->hooks.code_written) x->p->hooks.code_written(x->p->hooks.opaque, gpa(a), n);
             copy_bytes(s.r->host + (a - s.base), buf, n);
+            // Afterwards: another core may translate the bytes at this moment, and has to drop what it made of the old ones.
+            if (x->p->hooks.code_written) x->p->hooks.code_written(x->p->hooks.opaque, gpa(a), n);
         }                                                  // ROM: the write is ignored, as the chip does
     }
     return all;

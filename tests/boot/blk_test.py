@@ -153,10 +153,11 @@ def test_raw():
         check("raw: read-only unchanged", f.read() == data)
 
 
-def test_reset():
+def test_reset(*args, log="reset"):
     """The machine restarts while the disk is busy: nothing of the old driver's reaches the new kernel's memory."""
-    path = image("reset.img", 64, [])
-    m = hosted(*guest_args(), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic", "-drive", f"file={path},if=virtio", log="reset")
+    path = image(f"{log}.img", 64, [])
+    m = hosted(*guest_args(), "-append", "console=ttyS0 panic=-1", "-m", "256", "-nographic",
+               "-drive", f"file={path}," + ("if=none,id=d0" if args else "if=virtio"), *args, log=log)
     for i in range(3):
         m.login()
         out, code = m.shell("mkdir -p /mnt; mount -t ext4 /dev/vda /mnt; echo 3 >/proc/sys/vm/drop_caches; ls /mnt/a* 2>/dev/null; "
@@ -165,9 +166,9 @@ def test_reset():
         m.send("reboot\n")
     m.login()
     check_dmesg(m)
-    end(m, "reset")
+    end(m, log)
     code, out = tool("e2fsck", "-fy", path)
-    check("reset: e2fsck", code in (0, 1), out)
+    check(f"{log}: e2fsck", code in (0, 1), out)
 
 
 def test_errors():
@@ -238,9 +239,11 @@ def verify(k, path, seen):
         found.update(dump(path, f"/w{w}"))
     for key, want in seen.items():
         if key[0] == "log":
-            lines = found.get(f"w{key[1]}/log", b"").decode(errors="replace").splitlines()
+            # A line that was not synced may be zeroes: ext4 orders the file's new size after the data of new blocks only.
+            lines = found.get(f"w{key[1]}/log", b"").replace(b"\0", b"").decode(errors="replace").splitlines()
             have = [int(x.split()[0]) for x in lines if re.fullmatch(rf"\d+ of {key[1]}", x)]
-            check(f"kill {k}: log of writer {key[1]}", set(want) <= set(have) and len(have) == len(lines), f"missing {sorted(set(want) - set(have))[:5]}")
+            check(f"kill {k}: log of writer {key[1]}", set(want) <= set(have) and len(have) == len(lines), 
+                  f"missing {sorted(set(want) - set(have))[:5]}, odd {[x for x in lines if not re.fullmatch(r'[0-9]+ of [0-9]', x)][:5]}")
         else:
             data = found.get(f"w{key[1]}/f{key[2]}", b"")
             number = re.match(rb"\d+", data)
@@ -262,7 +265,32 @@ def test_kill(args=("if=virtio",), kills=KILLS, log="kill"):
     print(f"{log}: {kills} kills, {acks} acknowledged writes (CUPEL_KILL_SEED={SEED})", flush=True)
 
 
+PLANE = ("-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=d0,num-queues=2,iothread=io0")
+
+
+def test_plane():
+    """The data plane: the same by an I/O thread without the big lock."""
+    test_files("if=none,id=d0", PLANE, "plane")
+    test_reset(*PLANE, log="plane-reset")
+    test_kill(("if=none,id=d0", *PLANE), (KILLS + 1) // 2, "plane-kill")
+
+
+def test_plane_intx():
+    """A driver without MSI-X gets its interrupts by way of core 0."""
+    path = image("intx.img", 16, [])
+    m = hosted(*guest_args(), "-append", "console=ttyS0 panic=-1 pci=nomsi", "-m", "256", "-nographic", "-no-reboot",
+               "-drive", f"file={path},if=none,id=d0", *PLANE, log="intx")
+    m.login()
+    out, code = m.shell("mkdir -p /mnt; mount -t ext4 /dev/vda /mnt; dd if=/dev/urandom of=/mnt/x bs=64k count=64 conv=fsync; sha256sum /mnt/x;"
+                        "echo 3 >/proc/sys/vm/drop_caches; sha256sum /mnt/x; umount /mnt; cat /proc/interrupts", 120)
+    sums = re.findall(r"[0-9a-f]{64}", out)
+    check("plane without MSI-X", code == 0 and len(sums) == 2 and sums[0] == sums[1] and re.search(r"IO-APIC.*virtio0", out), out)
+    check_dmesg(m)
+    end(m, "intx")
+    fsck_clean("intx", path)
+
+
 for t in (test_queues, test_raw, test_errors, test_kill) if QUICK else (
-        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill):
+        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill, test_plane, test_plane_intx):
     case(t)
 finish()

@@ -75,7 +75,7 @@ static struct virtio_blk *disk_new(struct driver *v, bool read_only, unsigned qu
     disk.b = (struct block){.ops = &ops, .name = "fake", .size = sizeof disk.data, .physical = 4096, .read_only = read_only};
     for (unsigned i = 0; i < sizeof disk.data; i++) disk.data[i] = i * 7 + i / 512;
     bus_new(v);
-    struct virtio_blk *s = virtio_blk_new(v->b, &disk.b, queues, "SERIAL-0123456789abcdef");
+    struct virtio_blk *s = virtio_blk_new(v->b, &disk.b, queues, "SERIAL-0123456789abcdef", NULL);
     CHECK(s != NULL && rd(v, cfg_at(0), 4) == 0x10421af4);
     find(v);
     return s;

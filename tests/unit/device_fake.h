@@ -9,6 +9,7 @@ struct fake {
     unsigned ntimers;
     bool bql, in_device_unlocked;
     int shutdown_code;
+    unsigned io_wakes, attentions;
     unsigned shutdowns, resets, kicks_ready, code_written, map_changed;
     u64 written_at, written_len;
     struct { u64 addr; u32 data; } msi[64];
