@@ -31,10 +31,10 @@ static UNUSED void bus_new(struct driver *v)
 // Walks the capability list as a driver does.
 static UNUSED void find(struct driver *v)
 {
-    u64 bar = rd(v, cfg_at(0x10), 4) & ~15ull;
     unsigned kinds = 0;
     for (unsigned at = rd(v, cfg_at(0x34), 1); at; at = rd(v, cfg_at(at + 1), 1)) {
         if (rd(v, cfg_at(at), 1) != 9) continue;
+        u64 bar = rd(v, cfg_at(0x10 + 4 * rd(v, cfg_at(at + 4), 1)), 4) & ~15ull;
         u64 where = bar + rd(v, cfg_at(at + 8), 4);
         unsigned type = rd(v, cfg_at(at + 3), 1);
         kinds |= 1u << type;
