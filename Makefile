@@ -75,12 +75,15 @@ $(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 
+$(B)/tests/powerloss.so: tests/boot/powerloss.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g $(WARN) -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/boot/multiboot_test.py
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/powerloss.so $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
 	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/blk_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/blk_metal_test.py tests/boot/bochs_test.py
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py

@@ -222,7 +222,7 @@ static bool config_check(char *err, size_t errlen)
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
     static const struct plat_events events = {
-        
+
         .timer = clocks_run_expired, .attention = attention, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;

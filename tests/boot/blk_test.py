@@ -11,19 +11,21 @@ import os
 import random
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 
 from linux import check_dmesg
-from machine import SLOW, Timeout, case, check, finish, guest_args, hosted
+from machine import BUILD, SLOW, Timeout, case, check, finish, guest_args, hosted
 
 QUICK = "quick" in sys.argv[1:]
 KILLS = int(os.environ.get("CUPEL_KILLS", "3" if QUICK else "15"))
 SEED = int(os.environ.get("CUPEL_KILL_SEED", str(random.randrange(10 ** 6))))
 TMP = tempfile.mkdtemp(prefix="cupel-blk-")
 atexit.register(shutil.rmtree, TMP, True)
+POWERLOSS = os.path.join(BUILD, "tests", "powerloss.so")
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 
@@ -213,7 +215,8 @@ def kill_round(path, args, k, rng, first, seen):
     out, code = m.shell("mkdir -p /mnt; mount -t ext4 -o commit=1 /dev/vda /mnt && stty -echo")
     check(f"kill {k}: mounted", code == 0, out)
     m.send(WRITER.replace("\n", " ") + "\n")
-    m.send(" ".join(f"w {w} {first} &" for w in range(WRITERS)) + "\n")
+    noise = "while :; do dd if=/dev/urandom of=/mnt/noise bs=16k count=20 2>/dev/null; sync -d /mnt/noise; done &"
+    m.send(" ".join(f"w {w} {first} &" for w in range(WRITERS)) + noise + "\n")
     m.expect(r"log \d \d+\.", 60)
     until = time.monotonic() + rng.uniform(0, 2.5) * SLOW
     while time.monotonic() < until:
@@ -232,7 +235,7 @@ def kill_round(path, args, k, rng, first, seen):
 def verify(k, path, seen):
     code, out = tool("e2fsck", "-fy", path)
     odd = [x for x in out.splitlines() if not ALLOWED.search(x)]
-    check(f"kill {k}: e2fsck finds nothing but a journal", code in (0, 1) and not odd, out)
+    check(f"kill {k}: e2fsck finds nothing but a journal", code in (0, 1) and not odd, f"{odd} in:\n{out}")
     fsck_clean(f"kill {k}", path)
     found = {}
     for w in range(WRITERS):
@@ -252,6 +255,10 @@ def verify(k, path, seen):
             seen[key] = max(want, i)
 
 
+def next_first(first, seen):
+    return max([first, *(i for key, i in seen.items() if key[0] == "file"), *(i for w in range(WRITERS) for i in seen["log", w])]) + 10
+
+
 def test_kill(args=("if=virtio",), kills=KILLS, log="kill"):
     rng = random.Random(SEED)
     path = image(f"{log}.img", 64, [])
@@ -260,9 +267,61 @@ def test_kill(args=("if=virtio",), kills=KILLS, log="kill"):
     for k in range(kills):
         acks += kill_round(path, args, k, rng, first, seen)
         verify(k, path, seen)
-        first = max([first, *(i for key, i in seen.items() if key[0] == "file"), *(i for w in range(WRITERS) for i in seen["log", w])]) + 10
+        first = next_first(first, seen)
     check("kills: something was written", acks >= 5 * kills, acks)
     print(f"{log}: {kills} kills, {acks} acknowledged writes (CUPEL_KILL_SEED={SEED})", flush=True)
+
+
+# ---- power failure ------------------------------------------------------------------------------------------------------------
+def play_back(base, record, rng):
+    """The image after a power failure: all that a flush covers, and of what came later any sectors at all (tests/boot/powerloss.c)."""
+    with open(record, "rb") as f:
+        log = f.read()
+    entries, at, safe, flushes = [], 0, 0, 0
+    while at + 24 <= len(log):
+        kind, offset, length = struct.unpack_from("<QQQ", log, at)
+        size = 24 + (length if kind == 1 else 0)
+        if at + size > len(log):
+            break                                        # killed while it wrote this down
+        entries.append((at, kind, offset, length))
+        if kind == 2:
+            safe, flushes = max(safe, offset), flushes + 1
+        at += size
+    lost = 0
+    with open(base, "r+b") as f:
+        for at, kind, offset, length in entries:
+            data = log[at + 24:at + 24 + length] if kind == 1 else bytes(length if kind == 3 else 0)
+            for k in range(0, len(data), 512):
+                if at >= safe and rng.random() < 0.5:
+                    lost += 1
+                    continue
+                f.seek(offset + k)
+                f.write(data[k:k + 512])
+    return flushes, lost
+
+
+def test_power(args=("if=virtio",), rounds=(KILLS + 2) // 3, log="power"):
+    """As test_kill, but what no flush covered may be gone: a device that forgets flushes fails here."""
+    rng = random.Random(SEED)
+    path, safe, record = image(f"{log}.img", 64, []), os.path.join(TMP, f"{log}.safe"), os.path.join(TMP, f"{log}.record")
+    seen = {("log", w): [] for w in range(WRITERS)}
+    acks = flushes = lost = 0
+    first = 1
+    for k in range(rounds):
+        shutil.copy(path, safe)
+        open(record, "wb").close()
+        os.environ.update(LD_PRELOAD=POWERLOSS, POWERLOSS_LOG=record)
+        try:
+            acks += kill_round(path, args, k, rng, first, seen)
+        finally:
+            del os.environ["LD_PRELOAD"]
+        n, gone = play_back(safe, record, rng)
+        flushes, lost = flushes + n, lost + gone
+        shutil.copy(safe, path)
+        verify(k, path, seen)
+        first = next_first(first, seen)
+    check(f"{log}: something was written, and lost", acks >= 5 * rounds and flushes >= acks / 4 and lost > 0, f"{acks} {flushes} {lost}")
+    print(f"{log}: {rounds} failures, {acks} acknowledged writes, {flushes} flushes, {lost} sectors lost (CUPEL_KILL_SEED={SEED})", flush=True)
 
 
 PLANE = ("-object", "iothread,id=io0", "-device", "virtio-blk-pci,drive=d0,num-queues=2,iothread=io0")
@@ -273,6 +332,7 @@ def test_plane():
     test_files("if=none,id=d0", PLANE, "plane")
     test_reset(*PLANE, log="plane-reset")
     test_kill(("if=none,id=d0", *PLANE), (KILLS + 1) // 2, "plane-kill")
+    test_power(("if=none,id=d0", *PLANE), (KILLS + 2) // 3, "plane-power")
 
 
 def test_plane_intx():
@@ -291,6 +351,6 @@ def test_plane_intx():
 
 
 for t in (test_queues, test_raw, test_errors, test_kill) if QUICK else (
-        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill, test_plane, test_plane_intx):
+        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill, test_power, test_plane, test_plane_intx):
     case(t)
 finish()
