@@ -34,6 +34,9 @@ struct config {
 // Parses text of `len` bytes called `file` in messages.
 void config_parse(struct config *c, const char *file, const char *text, size_t len);
 
+// The number of the host's virtio disk that `drive = virtioN' names; -1: it names a file.
+int config_drive_host(const struct config_entry *e);
+
 // Copies what the kernel needs of an entry. Files are the caller's business.
 struct boot_info;
 void config_apply(const struct config_entry *e, struct boot_info *info);

@@ -125,7 +125,7 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
     config_apply(e, info);
     bool ok = info_file(b, e->kernel, e->kernel_line, &info->kernel, err, errlen) &&
               info_file(b, e->initrd, e->initrd_line, &info->initrd, err, errlen) &&
-              info_file(b, e->drive, e->drive_line, &info->drive, err, errlen);
+              (config_drive_host(e) >= 0 || info_file(b, e->drive, e->drive_line, &info->drive, err, errlen));
     if (ok && !elf_extent(eh, &info->kernel_size)) {
         fmt_snprintf(err, errlen, "the kernel inside cupel.efi is damaged; copy the file anew");
         ok = false;

@@ -48,7 +48,9 @@ struct boot_info {
     struct boot_file kernel, initrd, drive;   // size 0: none. drive: image of the guest's disk
     u64 guest_ram;                         // bytes
     u32 smp;
-    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console, pad[6];
+    u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console;
+    u8 drive_host;                         // 1 + number of the host's virtio disk that is the guest's; 0: none
+    u8 pad[5];
     u64 tb_size;                           // 0: default
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1

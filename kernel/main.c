@@ -12,6 +12,7 @@
 #include "kernel/power.h"
 #include "kernel/ramdisk.h"
 #include "kernel/traps.h"
+#include "kernel/virtio_blk.h"
 #include "kernel/vmem.h"
 
 void kernel_main(const struct boot_info *info);
@@ -41,15 +42,27 @@ static struct blob main_blob(const struct boot_file *f)
     return (struct blob){f->size ? pmem_virt(f->phys) : NULL, f->size, f->name};
 }
 
-static void main_drive(struct machine_config *cfg, const struct boot_file *f)
+static void main_drive_add(struct machine_config *cfg, struct block *b) { cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = 1}; }
+
+static void main_drive(struct machine_config *cfg, const struct boot_info *info)
 {
+    const struct boot_file *f = &info->drive;
+    char err[256];
+    if (info->drive_host) {
+        struct block *b = virtio_blk_open(info->drive_host - 1u, err, sizeof(err));
+        if (!b) {
+            log_error("%s", err);
+            plat_exit(1);
+        }
+        main_drive_add(cfg, b);
+    }
     if (!f->size) return;
     struct block *b = ramdisk_new(pmem_virt(f->phys), f->size, f->name);
     if (!b) {
         log_error("drive: %s is no raw disk image: its size is no multiple of 512", f->name);
         plat_exit(1);
     }
-    cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = 1};
+    main_drive_add(cfg, b);
 }
 
 static void main_finish(enum machine_end end, int code)
@@ -81,7 +94,7 @@ void kernel_main(const struct boot_info *info)
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
         .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,
     };
-    main_drive(&cfg, &info->drive);
+    main_drive(&cfg, info);
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {
         log_error("[%s] %s", info->title, err);
@@ -89,5 +102,6 @@ void kernel_main(const struct boot_info *info)
     }
     int code = 0;
     enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
+    virtio_blk_finish_all();
     main_finish(end, code);
 }
