@@ -1,5 +1,5 @@
 // The data plane of virtio-blk with a real second thread: requests in both queues, while MSI-X entries are masked and opened, queues and
-// the whole device reset under it. What a request says it did is done, no interrupt is lost, and after a reset nothing is touched.
+// the whole device reset under it, and a region of the memory map always on the move. What a request says it did is done, no interrupt is lost, and after a reset nothing is touched.
 // link: devices/virtio.c devices/virtqueue.c devices/virtio_blk.c devices/pci.c tcg/run/phys.c kernel/base/fmt.c kernel/base/log.c
 #include <pthread.h>
 #include <sched.h>
@@ -58,6 +58,7 @@ struct phys *fake_machine(u64 ram_size)
 
 struct plat_io { u32 awake, quit; } io;
 static struct virtio_blk *blk;
+static struct region *mover;             // over nothing, and over parts of the RAM that nobody uses
 void plat_io_wake(struct plat_io *i) { __atomic_store_n(&i->awake, 1, __ATOMIC_SEQ_CST); }
 
 static void *io_thread(void *arg)
@@ -132,6 +133,7 @@ static void round_normal(struct driver *v, unsigned round)
             for (unsigned q = 0; q < QUEUES; q++) {
                 slot_offer(v, q, i, write, 2 * (q * QSIZE + i), write ? round + q * 16 + i : 0);
                 if (rand() & 1) kick(v, q);
+                phys_remap(v->p, mover, rand() & 1 ? 0xf0000 : 2 * MIB + rand() % 16 * PAGE_SIZE, rand() & 3);
             }
         for (unsigned q = 0; q < QUEUES; q++) kick(v, q);
         if (masked && rand() & 1)
@@ -182,6 +184,8 @@ int main(void)
     bus_new(&v);
     blk = virtio_blk_new(v.b, &disk, QUEUES, NULL, &io);
     find(&v);
+    static const struct io_ops nothing;
+    mover = phys_add_mmio(v.p, gpa(2 * MIB), PAGE_SIZE, &nothing, NULL, "mover");
     pthread_create(&t, NULL, io_thread, NULL);
     start(&v, FEATURES, QUEUES);
     interrupts_on(&v);
