@@ -87,6 +87,7 @@ void fake_serial_out(const void *buf, size_t len)
 static void on_code_written(void *opaque, struct gpa a, u64 len)
 {
     fake.code_written++;
+    fake.watched += fake.watch - a.v < len;
     fake.written_at = a.v;
     fake.written_len = len;
 }

@@ -1,5 +1,6 @@
 // The data plane of virtio-blk with a real second thread: requests in both queues, while MSI-X entries are masked and opened, queues and
-// the whole device reset under it, and a region of the memory map always on the move. What a request says it did is done, no interrupt is lost, and after a reset nothing is touched.
+// the whole device reset under it, and a region of the memory map always on the move. What a request says it did is done, no interrupt is
+// lost, and after a reset nothing is touched.
 // link: devices/virtio.c devices/virtqueue.c devices/virtio_blk.c devices/pci.c tcg/run/phys.c kernel/base/fmt.c kernel/base/log.c
 #include <pthread.h>
 #include <sched.h>
