@@ -96,6 +96,11 @@ def test_files(options, device, log):
                         "cp /mnt/f0 /mnt/f0.copy; rm /mnt/f1; sync; echo 3 >/proc/sys/vm/drop_caches; sha256sum /mnt/g* /mnt/f0.copy", 180)
     sums = dict(reversed(x.split()) for x in out.splitlines() if len(x.split()) == 2)
     check(f"{log}: write", code == 0 and len(sums) == 5 and sums["/mnt/f0.copy"] == sha(files["f0"]), out)
+    # Programs from the disk, whose pages come and go: code that DMA replaces is translated anew.
+    out, code = m.shell("cp /bin/busybox /mnt/busybox1; { cat /bin/busybox; echo; } >/mnt/busybox2; chmod +x /mnt/busybox2; sync; i=0; while [ $i -lt 12 ]; do"
+                        " echo 3 >/proc/sys/vm/drop_caches; dd if=/mnt/g1 of=/dev/null bs=1M 2>/dev/null; /mnt/busybox1 echo one $i; /mnt/busybox2 echo two $i;"
+                        " i=$((i + 1)); done", 120)
+    check(f"{log}: programs", code == 0 and all(f"{w} {i}" in out for w in ("one", "two") for i in range(12)), out)
     out, _ = m.shell("fstrim -v /mnt; umount /mnt; cat /sys/block/vda/queue/write_cache /sys/block/vda/serial; ls -d /sys/block/vda/mq/*")
     check(f"{log}: fstrim", re.search(r"(\d+) bytes", out) and int(re.search(r"(\d+) bytes", out).group(1)) > 1 << 20, out)
     check_dmesg(m)
