@@ -16,7 +16,7 @@ BASEFLAGS := -std=gnu11 -O2 -g -I. $(WARN) -fno-strict-aliasing -fno-omit-frame-
 
 TCG_SRC := $(wildcard tcg/ir/*.c tcg/host/*.c tcg/run/*.c tcg/guest/x86/*.c) $(wildcard tcg/run/*.S)
 DEV_SRC := $(wildcard devices/*.c)
-BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c
+BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c
 HOSTED_SRC := $(wildcard hosted/*.c)
 
 # Packages that the build needs are installed once per change of the list. DEPS=no leaves the system alone.
@@ -67,33 +67,44 @@ screenshot: $(B)/cupel.img | $(B)/deps.test ## the README's picture, docs/screen
 	tools/screenshot.py $(B)/cupel.img docs/screen.png
 
 # ---- tests ----
+TEST_INITRD := $(B)/guest/initrd-tests
 include tests/insn/insn.mk
 include tests/unit/unit.mk
 include tests/variants.mk
+include tests/kick/kick.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
-$(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
+$(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
+# Programs that tests run in the guest, on top of the default guest's RAM disk: Linux unpacks one archive after the other.
+$(B)/tests/guest/bin/remap: tests/boot/remap.c | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 $(WARN) -static -nostdlib -ffreestanding -fno-stack-protector -Wl,--build-id=none -o $@ $<
+$(TEST_INITRD): $(B)/guest/initrd $(B)/tests/guest/bin/remap
+	{ cat $< && (cd $(B)/tests/guest && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) | gzip -n; } >$@
 
 $(B)/tests/powerloss.so: tests/boot/powerloss.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g $(WARN) -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
-QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/boot/multiboot_test.py
+QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test $(B)/tests/lock_test tests/boot/options_test.py tests/boot/multiboot_test.py
+ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" $(B)/tests/kick_test $(VARIANT_RUNS) \
+    $(patsubst %,tests/boot/%_test.py,hosted virtio blk blk_metal console icount peer metal metal_cores bochs kick)
 .PHONY: test test-quick test-metal lint bench-peers
-test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
+test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/powerloss.so $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
-	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/blk_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/blk_metal_test.py tests/boot/bochs_test.py
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
+test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
+	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
-	B=$(B) tests/run.py tests/boot/metal_test.py
+	B=$(B) tests/run.py tests/boot/metal_test.py tests/boot/metal_cores_test.py
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
 	tools/lint.py
 
 # ---- measuring ----
 $(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
 	@mkdir -p $(@D)
-	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $< -lm
+	$(CC) -std=gnu11 -O2 -fno-tree-vectorize -static -fno-strict-aliasing $(WARN) -o $@ $< -lm   # scalar stays scalar
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
 	B=$(B) tests/bench/peers.py $(ARGS)
 

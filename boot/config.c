@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "kernel/base/date.h"
 #include "kernel/base/fmt.h"
 #include "kernel/boot_info.h"
 
@@ -135,7 +136,7 @@ static bool key_memory(struct parse *p, const char *v)
 static bool key_smp(struct parse *p, const char *v)
 {
     u64 x;
-    if (!value_number(&v, &x) || *v || x < 1 || x > 255) return false;
+    if (!value_number(&v, &x) || *v || x < 1 || x > 64) return false;
     p->e->smp = (unsigned)x;
     return true;
 }
@@ -147,29 +148,71 @@ static bool accel_option(struct config_entry *e, const char *v)
     else if (!strcmp(v, "exit=interrupt")) e->exit_poll = false;
     else if (!strcmp(v, "chain=off")) e->no_chain = true;
     else if (!strcmp(v, "chain=on")) e->no_chain = false;
+    else if (!strcmp(v, "thread=single")) e->thread = 1;
+    else if (!strcmp(v, "thread=multi")) e->thread = 2;
     else if (!strncmp(v, "tb-size=", 8)) {
         v += 8;
-        if (!value_size(&v, MIB, &x) || *v || x < MIB || x > 512 * MIB) return false;
+        if (!value_size(&v, MIB, &x) || *v || x < CONFIG_TB_SIZE_MIN || x > 512 * MIB) return false;
         e->tb_size = x;
     } else return false;
     return true;
 }
 
-static bool key_accel(struct parse *p, const char *v)
+// "a,b=c,d": hands each item to fn.
+static bool value_list(struct config_entry *e, const char *v, bool (*fn)(struct config_entry *e, const char *item))
 {
     char word[64];
-    if (strncmp(v, "tcg", 3) || (v[3] && v[3] != ',')) return false;
-    for (v += 3; *v == ',';) {
-        const char *start = ++v;
-        while (*v && *v != ',') v++;
-        size_t n = (size_t)(v - start);
+    for (;;) {
+        size_t n = 0;
+        while (v[n] && v[n] != ',') n++;
         if (n >= sizeof(word)) return false;
-        memcpy(word, start, n);
+        memcpy(word, v, n);
         word[n] = 0;
-        if (!accel_option(p->e, word)) return false;
+        if (!fn(e, word)) return false;
+        if (!v[n]) return true;
+        v += n + 1;
     }
-    return *v == 0;
 }
+
+static bool key_accel(struct parse *p, const char *v)
+{
+    if (strncmp(v, "tcg", 3) || (v[3] && v[3] != ',')) return false;
+    return !v[3] || value_list(p->e, v + 4, accel_option);
+}
+
+static bool icount_option(struct config_entry *e, const char *v)
+{
+    u64 x;
+    if (!strcmp(v, "sleep=on")) e->icount_sleep_off = 0;
+    else if (!strcmp(v, "sleep=off")) e->icount_sleep_off = 1;
+    else if (!strncmp(v, "shift=", 6)) {
+        v += 6;
+        if (!value_number(&v, &x) || *v || x > 10) return false;
+        e->icount = 1;
+        e->icount_shift = (u8)x;
+    } else return false;
+    return true;
+}
+
+static bool key_icount(struct parse *p, const char *v) { return value_list(p->e, v, icount_option) && p->e->icount; }
+
+static bool key_seed(struct parse *p, const char *v)
+{
+    p->e->seeded = 1;
+    return value_number(&v, &p->e->seed) && !*v;
+}
+
+static bool rtc_option(struct config_entry *e, const char *v)
+{
+    if (!strcmp(v, "base=utc")) e->rtc_base = 1;
+    else if (!strncmp(v, "base=", 5) && date_parse(v + 5, &e->rtc_sec)) e->rtc_base = 2;
+    else if (!strcmp(v, "clock=host")) e->rtc_clock = 1;
+    else if (!strcmp(v, "clock=vm")) e->rtc_clock = 2;
+    else return false;
+    return true;
+}
+
+static bool key_rtc(struct parse *p, const char *v) { return value_list(p->e, v, rtc_option); }
 
 static bool key_serial(struct parse *p, const char *v)
 {
@@ -204,6 +247,18 @@ static bool key_debug_exit(struct parse *p, const char *v)
     return true;
 }
 
+static bool key_selftest(struct parse *p, const char *v)
+{
+    static const struct { const char *name; enum boot_selftest test; } tests[] = {
+        {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET}};
+    for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
+        if (strcmp(tests[i].name, v)) continue;
+        p->e->selftest = tests[i].test;
+        return true;
+    }
+    return false;
+}
+
 static const struct key keys[] = {
     {"timeout", true, false, key_timeout, "seconds from 0 to 3600, or `never'"},
     {"default", true, false, key_default, "the name of a section"},
@@ -214,11 +269,15 @@ static const struct key keys[] = {
      "a raw disk image on this volume, such as \\guest\\disk.img (under 128 characters), or virtio0..virtio3 for the PC's own virtio disks"},
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
-    {"smp", false, true, key_smp, "a number of vCPUs from 1 to 255"},
-    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,tb-size=64M (1M..512M)"},
+    {"smp", false, true, key_smp, "a number of vCPUs from 1 to 64"},
+    {"accel", false, true, key_accel, "tcg, then any of ,exit=interrupt ,exit=poll ,chain=on ,chain=off ,thread=single ,thread=multi ,tb-size=64M (4M..512M)"},
+    {"icount", false, true, key_icount, "shift=N (0..10: an instruction takes 2^N ns), optionally ,sleep=on or ,sleep=off"},
+    {"seed", false, true, key_seed, "a number"},
+    {"rtc", false, true, key_rtc, "base=utc or base=2026-01-31T12:00:00, and clock=host or clock=vm, with a comma between"},
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
+    {"selftest", false, true, key_selftest, "cores, panic, overflow or reset: a test of this machine in place of a guest"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 
@@ -296,7 +355,7 @@ static void config_finish(struct parse *p)
     for (unsigned i = 0; i < p->c->count; i++) {
         struct config_entry *e = &p->c->entries[i];
         if (!strcmp(e->name, p->c->default_name)) p->c->default_index = i;
-        if (!e->kernel[0] && !e->error[0])
+        if (!e->kernel[0] && !e->selftest && !e->error[0])
             fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line,
                          e->name);
     }
@@ -331,6 +390,16 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->virtio_rng = e->virtio_rng;
     info->virtio_console = e->virtio_console;
     info->tb_size = e->tb_size;
+    info->selftest = (u8)e->selftest;
+    info->thread = e->thread;
+    info->icount = e->icount;
+    info->icount_shift = e->icount_shift;
+    info->icount_sleep_off = e->icount_sleep_off;
+    info->seeded = e->seeded;
+    info->seed = e->seed;
+    info->rtc_base = e->rtc_base;
+    info->rtc_clock = e->rtc_clock;
+    info->rtc_sec = e->rtc_sec;
     info->debug_exit_base = e->debug_exit_base;
     info->debug_exit_size = e->debug_exit_size;
     info->drive_host = (u8)(config_drive_host(e) + 1);

@@ -4,7 +4,7 @@
 
 #include "kernel/base/types.h"
 
-enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256 };
+enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256, CONFIG_TB_SIZE_MIN = 4 << 20 };
 
 struct config_entry {
     char name[CONFIG_NAME];
@@ -16,7 +16,11 @@ struct config_entry {
     bool exit_poll, no_chain, no_reboot, debugcon;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
+    u8 thread, icount, icount_shift, icount_sleep_off, seeded, rtc_base, rtc_clock;   // as in struct boot_info
+    u64 seed;
+    s64 rtc_sec;
     u32 debug_exit_base, debug_exit_size;
+    unsigned selftest;                          // enum boot_selftest; such an entry needs no kernel
     u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port
     char error[CONFIG_ERROR];                   // first mistake in this section; empty: none
 };

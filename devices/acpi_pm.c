@@ -121,12 +121,14 @@ static void reset_write(void *opaque, u64 addr, u64 val, unsigned size)
 
 void acpi_pm_power_button(struct acpi_pm *s)
 {
+    DEVICE_LOCKED();
     s->sts |= PM1_PWRBTN;
     sci_update(s);
 }
 
 void acpi_pm_reset(struct acpi_pm *s)
 {
+    DEVICE_LOCKED();
     s->sts = s->en = 0;
     s->cnt = CNT_SCI_EN;
     s->reset = 0;

@@ -12,11 +12,15 @@
 // On one core a callback cannot be running while anybody else holds the BQL. Across cores it can, if it let go of the BQL
 // for a while; clock_enable(off) therefore waits for the records in clk.runs.
 //
+// Under icount the virtual clock belongs to a clock_source. Its timers are not looked at here but by the vCPU's loop, between two
+// instructions.
+//
 // Wall time may be stepped. A deadline of CLOCK_HOST_ is converted at most HOST_RECHECK_NS ahead, so that a step is noticed.
 #include "devices/clock.h"
 
 #include "devices/seqlock.h"
 #include "kernel/base/bits.h"
+#include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/plat.h"
 
@@ -34,11 +38,15 @@ static struct {
     bool enabled[CLOCK_COUNT_];
     struct list runs;
     u64 armed;                          // what plat_timer_arm was told last; 0: unknown
+    const struct clock_source *source;  // of CLOCK_VIRTUAL_, or NULL. Constant once vCPUs run
+    u64 source_due;                     // the deadline that it heard of last
     unsigned running;                   // cores inside clocks_run_expired: it arms when it ends
+    u64 fired[CLOCK_COUNT_], interrupts, armings;
 } clk;
 
 static bool clock_is_vm(enum clock_type c) { return c == CLOCK_VIRTUAL_ || c == CLOCK_VIRTUAL_RT_; }
 static bool clock_ticks(enum clock_type c) { return clk.enabled[c] && (clk.vm_running || !clock_is_vm(c)); }
+static bool from_source(enum clock_type c) { return c == CLOCK_VIRTUAL_ && clk.source; }
 static struct timer *timer_of(struct list *l) { return CONTAINER_OF(l, struct timer, link); }
 static struct timer *clock_head(enum clock_type c)
 {
@@ -50,6 +58,8 @@ void clocks_init(void)
     clk.vm_running = false;
     clk.vm_frozen = clk.vm_offset = 0;
     clk.armed = clk.running = 0;
+    clk.source = NULL;
+    clk.source_due = UINT64_MAX;
     list_init(&clk.runs);
     for (int c = 0; c < CLOCK_COUNT_; c++) {
         list_init(&clk.timers[c]);
@@ -72,7 +82,7 @@ u64 clock_ns(enum clock_type c)
 {
     switch (c) {
     case CLOCK_HOST_: return plat_wall_ns();
-    case CLOCK_VIRTUAL_:
+    case CLOCK_VIRTUAL_: return clk.source ? clk.source->ns() : clock_vm_ns();
     case CLOCK_VIRTUAL_RT_: return clock_vm_ns();
     default: return plat_time_ns();
     }
@@ -82,7 +92,7 @@ u64 clock_ns(enum clock_type c)
 static u64 clock_due(enum clock_type c)
 {
     struct timer *t = clock_head(c);
-    if (!t || !clock_ticks(c)) return UINT64_MAX;
+    if (!t || !clock_ticks(c) || from_source(c)) return UINT64_MAX;
     if (c == CLOCK_HOST_) {
         u64 now = plat_wall_ns();
         return plat_time_ns() + (t->expire_ns > now ? min_u64(t->expire_ns - now, HOST_RECHECK_NS) : 0);
@@ -92,13 +102,27 @@ static u64 clock_due(enum clock_type c)
     return due < 1 ? 1 : due >= UINT64_MAX ? UINT64_MAX - 1 : (u64)due;
 }
 
+void clock_set_source(const struct clock_source *s) { clk.source = s; }
+
+u64 clock_virtual_deadline(void)
+{
+    ASSERT(bql_held(), "virtual deadline read without the BQL");
+    struct timer *t = clock_head(CLOCK_VIRTUAL_);
+    return t && clk.enabled[CLOCK_VIRTUAL_] ? t->expire_ns : UINT64_MAX;
+}
+
 static void clocks_arm(void)
 {
     u64 due = UINT64_MAX;
     if (clk.running) return;
+    if (clk.source && clock_virtual_deadline() != clk.source_due) {
+        clk.source_due = clock_virtual_deadline();
+        clk.source->moved();
+    }
     for (int c = 0; c < CLOCK_COUNT_; c++) due = min_u64(due, clock_due(c));
     if (due == clk.armed) return;
     clk.armed = due;
+    clk.armings++;
     plat_timer_arm(due);
 }
 
@@ -119,9 +143,8 @@ void clock_pause_vm(void)
 {
     ASSERT(bql_held(), "clock paused without the BQL");
     if (!clk.vm_running) return;
-    u64 now = plat_time_ns() + clk.vm_offset;
     seqlock_write_begin(&clk.seq);
-    SEQ_SET(clk.vm_frozen, now);
+    SEQ_SET(clk.vm_frozen, plat_time_ns() + clk.vm_offset);   // inside: nobody has read a later time
     SEQ_SET(clk.vm_running, false);
     seqlock_write_end(&clk.seq);
     clocks_arm();
@@ -159,9 +182,9 @@ void clock_enable(enum clock_type c, bool on)
     clocks_arm();
 }
 
-void timer_init(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque)
+void timer_init_named(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque, const char *name)
 {
-    *t = (struct timer){.clock = c, .expire_ns = UINT64_MAX, .fn = fn, .opaque = opaque};
+    *t = (struct timer){.clock = c, .expire_ns = UINT64_MAX, .fn = fn, .opaque = opaque, .name = name};
     list_init(&t->link);
 }
 
@@ -199,6 +222,7 @@ static void timer_fire(struct timer *t)
         return;
     }
     t->expire_ns = UINT64_MAX;
+    clk.fired[t->clock]++;
     t->fn(t->opaque);
     ASSERT(bql_held(), "a timer callback returned without the BQL");
 }
@@ -221,10 +245,51 @@ static void clock_run_expired(enum clock_type c)
 void clocks_run_expired(void)
 {
     ASSERT(bql_held(), "timers run without the BQL");
+    clk.interrupts++;
     clk.running++;
     for (int c = 0; c < CLOCK_COUNT_; c++)
-        if (clock_ticks(c)) clock_run_expired(c);
+        if (clock_ticks(c) && !from_source(c)) clock_run_expired(c);
     clk.running--;
     clk.armed = 0;   // the timer fired: whatever it was told is spent
     clocks_arm();
+}
+
+void clock_run_virtual(void)
+{
+    ASSERT(bql_held() && clk.source, "virtual timers run without the BQL or without a source");
+    clk.running++;
+    if (clock_ticks(CLOCK_VIRTUAL_)) clock_run_expired(CLOCK_VIRTUAL_);
+    clk.running--;
+    clocks_arm();
+}
+
+// ---- the monitor's view ----
+
+static void timer_line(const struct timer *t, u64 now, void (*out)(void *o, const char *s), void *o)
+{
+    char b[120];
+    bool late = t->expire_ns < now;
+    u64 us = (late ? now - t->expire_ns : t->expire_ns - now) / 1000;
+    fmt_snprintf(b, sizeof b, "    %s %llu.%06llu s  %s\n", late ? "late by" : "in", (unsigned long long)(us / 1000000),
+                 (unsigned long long)(us % 1000000), t->name);
+    out(o, b);
+}
+
+void clocks_info(void (*out)(void *o, const char *s), void *o)
+{
+    static const char *const names[] = {"realtime", "virtual", "host", "virtual-rt"};
+    _Static_assert(ARRAY_SIZE(names) == CLOCK_COUNT_ && CLOCK_VIRTUAL_RT_ == 3, "enum clock_type");
+    char b[160];
+    ASSERT(bql_held(), "timers listed without the BQL");
+    for (int c = 0; c < CLOCK_COUNT_; c++) {
+        u64 now = clock_ns(c);
+        const char *state = !clk.enabled[c] ? "disabled" : clock_ticks(c) ? "runs" : "paused";
+        fmt_snprintf(b, sizeof b, "%-10s %llu.%09llu s, %s, %llu timers fired\n", names[c], (unsigned long long)(now / NS_PER_SEC),
+                     (unsigned long long)(now % NS_PER_SEC), state, (unsigned long long)clk.fired[c]);
+        out(o, b);
+        LIST_FOR(it, &clk.timers[c]) timer_line(timer_of(it), now, out, o);
+    }
+    fmt_snprintf(b, sizeof b, "physical timer: armed %llu times, %llu interrupts ran timers\n", (unsigned long long)clk.armings,
+                 (unsigned long long)clk.interrupts);
+    out(o, b);
 }

@@ -3,9 +3,16 @@
 // which.
 #pragma once
 
+#include "kernel/base/log.h"
 #include "kernel/base/types.h"
+#include "kernel/plat.h"
 #include "tcg/irq.h"
 #include "tcg/phys.h"
+
+// Who changes a device holds the BQL. It is asserted where all such changes pass: the dispatcher of accesses (tcg/run/phys.c),
+// clocks_run_expired for timer callbacks, changes of the memory map for constructors, irq_set for wires; and, by this macro, in every
+// function by which anybody else reaches a device. tools/lint.py names a function that lacks it.
+#define DEVICE_LOCKED() ASSERT(bql_held(), "%s without the BQL", __func__)
 
 // A wire into an interrupt controller. Setting it: BQL held, any context.
 struct irq {
@@ -15,6 +22,7 @@ struct irq {
 };
 static inline void irq_set(const struct irq *q, bool level)
 {
+    DEVICE_LOCKED();
     if (q->set) q->set(q->opaque, q->n, level);
 }
 static inline void irq_pulse(const struct irq *q)
@@ -25,9 +33,9 @@ static inline void irq_pulse(const struct irq *q)
 
 // ---- interrupt controllers ----
 struct lapic;
-struct lapic *lapic_new(struct phys *p, struct vcpu *c, unsigned id);   // also registers apic_ops with the vCPU. The 0xfee00000 page is one MMIO
-                                                                        // region (unlocked) shared by all: the accessing vCPU's
-                                                                        // own APIC answers
+// Also registers apic_ops with the vCPU. The 0xfee00000 page is one MMIO region (unlocked) shared by all: the accessing vCPU's own APIC
+// answers.
+struct lapic *lapic_new(struct phys *p, struct vcpu *c, unsigned id);
 void lapic_set_pic(struct lapic *l, struct vcpu *c, int (*ack)(void *pic), void *pic);
 // TSC-deadline mode: the rate of the guest's TSC and how to read it (any context: the expired timer looks at it too). Without
 // this call the mode is absent (IA32_TSC_DEADLINE is #GP) and CPUID must not offer it. Before the first vCPU runs.
@@ -60,6 +68,9 @@ void hpet_set_legacy(struct hpet *s, struct pit *pit, struct rtc *rtc, struct ir
 // count (0x5f) ...
 void rtc_set_memory(struct rtc *s, u64 below_4g, u64 above_4g);
 void rtc_set_cmos(struct rtc *s, u8 index, u8 val);
+// Sets the RTC to sec seconds and ns nanoseconds after 1970-01-01 00:00; it goes on with the wall clock, or with the virtual clock, which
+// stands while the guest does. Without this call it shows UTC. BQL held.
+void rtc_set_time(struct rtc *s, bool virtual_clock, s64 sec, u32 ns);
 bool rtc_nmi_masked(const struct rtc *s);                         // bit 7 of port 0x70
 void pit_reset(struct pit *s);
 void hpet_reset(struct hpet *s);

@@ -7,8 +7,8 @@
 // chip. A periodic comparator then grows by the value that was written last. Matches that came late are delivered before any write
 // changes what they meant (hpet_catch_up).
 //
-// Interrupt status bits exist for level-triggered timers only; edges are pulses. FSB delivery is not offered. Routes offered: 10 and 11, which
-// no other chip of this machine uses, or, in legacy replacement mode, IRQ0 and IRQ8 for timers 0 and 1; PIT and RTC are silent then.
+// Interrupt status bits exist for level-triggered timers only; edges are pulses. FSB delivery is not offered. Routes offered: 10 and 11,
+// which no other chip of this machine uses, or, in legacy replacement mode, IRQ0 and IRQ8 for timers 0 and 1; PIT and RTC are silent then.
 #include "devices/clock.h"
 #include "devices/devices.h"
 #include "devices/seqlock.h"
@@ -22,7 +22,8 @@ enum { TIMERS = 3, TICK_NS = 10 };
 #define MIN_PERIOD_NS 10000ull      // a guest must not drown its host in interrupts
 #define FAR_NS (1ull << 62)
 
-// Capabilities: period in fs 63:32, vendor 31:16, legacy route 15, 64-bit 13, last timer 12:8, revision 7:0. ACPI's HPET table repeats the low half.
+// Capabilities: period in fs 63:32, vendor 31:16, legacy route 15, 64-bit 13, last timer 12:8, revision 7:0. ACPI's HPET table repeats the
+// low half.
 #define CAPABILITIES ((u64)TICK_NS * 1000000 << 32 | 0x8086a001 | (TIMERS - 1) << 8)
 
 enum { CFG_ENABLE = 1, CFG_LEGACY = 2 };
@@ -71,6 +72,16 @@ static void hpet_set_counter(struct hpet *h, bool counting, u64 value)
     seqlock_write_begin(&h->seq);
     SEQ_SET(h->counting, counting);
     SEQ_SET(h->offset, value - (counting ? clock_ns(CLOCK_VIRTUAL_) / TICK_NS : 0));
+    seqlock_write_end(&h->seq);
+}
+
+// The counter stops where it is, or goes on from there. BQL held.
+static void hpet_count(struct hpet *h, bool on)
+{
+    seqlock_write_begin(&h->seq);
+    u64 ticks = clock_ns(CLOCK_VIRTUAL_) / TICK_NS;
+    if (on != h->counting) SEQ_SET(h->offset, on ? h->offset - ticks : h->offset + ticks);
+    SEQ_SET(h->counting, on);
     seqlock_write_end(&h->seq);
 }
 
@@ -144,14 +155,13 @@ static void hpet_catch_up(struct hpet *h)
 static void hpet_write_config(struct hpet *h, u64 val)
 {
     bool was_legacy = hpet_legacy(h), on = val & CFG_ENABLE;
-    u64 counter = hpet_counter(h);
     // Lines are let go before the route changes; tn_update_line takes the right ones again.
     u32 status = h->status;
     h->status = 0;
     for (int i = 0; i < TIMERS; i++) tn_update_line(&h->tn[i]);
     h->status = status;
     h->config = val & (CFG_ENABLE | CFG_LEGACY);
-    if (on != h->counting) hpet_set_counter(h, on, counter);
+    hpet_count(h, on);
     if (hpet_legacy(h) != was_legacy) {
         if (h->pit) pit_set_irq0_enabled(h->pit, was_legacy);
         if (h->rtc) rtc_set_irq8_enabled(h->rtc, was_legacy);
@@ -172,7 +182,8 @@ static void tn_write_config(struct hpet_timer *t, u64 val)
 {
     u64 old = t->config;
     t->config = (old & ~(u64)TN_WRITABLE) | (val & TN_WRITABLE);
-    if (!(t->hpet->routes >> (t->config >> 9 & 31) & 1)) t->config = (t->config & ~(u64)TN_ROUTE) | (old & TN_ROUTE);   // reads back as before
+    // A route that is not offered: reads back as before.
+    if (!(t->hpet->routes >> (t->config >> 9 & 31) & 1)) t->config = (t->config & ~(u64)TN_ROUTE) | (old & TN_ROUTE);
     if (!(val & TN_PERIODIC)) t->config &= ~(u64)TN_SET_VALUE;
     if (!(val & TN_LEVEL)) t->hpet->status &= ~(1u << t->n);
     if (val & TN_32) t->comparator = (u32)t->comparator;
@@ -260,6 +271,7 @@ static const struct io_ops hpet_io = {.read = hpet_read, .write = hpet_write, .m
 
 void hpet_reset(struct hpet *h)
 {
+    DEVICE_LOCKED();
     if (h->config || h->counting) hpet_write_config(h, 0);
     hpet_set_counter(h, false, 0);
     h->status = 0;

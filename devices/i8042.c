@@ -59,6 +59,7 @@ static bool kbd_send(struct i8042 *s, u8 v)
 
 bool i8042_key(struct i8042 *s, const u8 *codes, unsigned n)
 {
+    DEVICE_LOCKED();
     if (!s->scanning || s->count + n > QUEUE) return false;
     for (unsigned i = 0; i < n; i++) kbd_send(s, codes[i]);
     obuf_refill(s);
@@ -195,6 +196,7 @@ static void port92_write(void *opaque, u64 addr, u64 val, unsigned size)
 
 void i8042_reset(struct i8042 *s)
 {
+    DEVICE_LOCKED();
     s->ctr = CTR_KBD_INT | CTR_SYS | CTR_XLATE | CTR_AUX_DISABLED;
     s->outport = OUT_NO_RESET | OUT_A20;
     s->pending_cmd = 0;

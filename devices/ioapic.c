@@ -3,9 +3,9 @@
 // A pin's line is "asserted or not": devices say what they mean, and the polarity bit is stored but not applied, because it
 // describes the voltage on a board that does not exist.
 //
-// Edge: a rising line sends one message; if the pin is masked the edge is gone (82093AA 3.2.4, bit 16). Level: while the line is asserted and
-// Remote IRR is clear, a message is sent and Remote IRR set, if an APIC took the message; EOI of the vector clears Remote IRR, and the line is
-// looked at again. Turning a pin to edge clears Remote IRR, which is how software ends an interrupt on version 0x11 parts.
+// Edge: a rising line sends one message; if the pin is masked the edge is gone (82093AA 3.2.4, bit 16). Level: while the line is asserted
+// and Remote IRR is clear, a message is sent and Remote IRR set, if an APIC took the message; EOI of the vector clears Remote IRR, and the
+// line is looked at again. Turning a pin to edge clears Remote IRR, which is how software ends an interrupt on version 0x11 parts.
 #include "devices/devices.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
@@ -118,6 +118,7 @@ static const struct io_ops ioapic_io = {.read = ioapic_read, .write = ioapic_wri
 
 void ioapic_reset(struct ioapic *s)
 {
+    DEVICE_LOCKED();
     s->select = s->id = 0;
     for (unsigned i = 0; i < PINS; i++) s->rte[i] = RTE_MASKED;
 }

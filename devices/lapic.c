@@ -282,9 +282,11 @@ static void lapic_clear(struct lapic *l)
     vlapic_publish(l);
 }
 
+// By the vCPU itself (INIT), or by the machine while the vCPU does not run: never from interrupt context.
 static void lapic_reset(void *apic, bool init)
 {
     struct lapic *l = apic;
+    ASSERT(!plat_in_interrupt(), "local APIC %u reset in interrupt context", l->id);
     if (!init) l->base = APIC_BASE_DEFAULT | APIC_BASE_EN | (l->id == 0 ? APIC_BASE_BSP : 0);
     lapic_clear(l);
 }
@@ -322,7 +324,12 @@ static void lapic_fold(void *apic, const u64 vectors[4], const u64 level[4])
         if (set_has(vectors, (u8)v) && set_has(level, (u8)v)) lapic_broadcast_eoi((u8)v);
 }
 
-static bool lapic_pending(void *apic) { return lapic_deliverable(apic) >= 0; }
+static bool lapic_pending(void *apic)
+{
+    struct lapic *l = apic;
+    LAPIC_OWNED(l);
+    return lapic_deliverable(l) >= 0;
+}
 
 static int lapic_ack(void *apic)
 {
@@ -338,6 +345,7 @@ static int lapic_ack(void *apic)
 static bool lapic_extint_open(void *apic)
 {
     struct lapic *l = apic;
+    LAPIC_OWNED(l);
     u32 e = l->lvt[LVT_LINT0];
     return !lapic_on(l) || (!(e & LVT_MASKED) && (e >> 8 & 7) == DM_EXTINT);
 }

@@ -43,6 +43,7 @@ static void intx_update(struct pci_dev *d)
 
 void pci_intx_set(struct pci_dev *d, bool level)
 {
+    DEVICE_LOCKED();
     d->intx = level;
     intx_update(d);
 }
@@ -97,6 +98,7 @@ static void msix_flush(struct pci_dev *d)
 // Only aligned dwords and qwords are defined (6.8.2); smaller reads work, smaller writes are dropped.
 u64 pci_msix_read(struct pci_dev *d, u64 addr, unsigned size)
 {
+    DEVICE_LOCKED();
     if (size == 8) return pci_msix_read(d, addr, 4) | pci_msix_read(d, addr + 4, 4) << 32;
     u32 v = 0;
     if (addr >= PCI_MSIX_PBA) v = addr < PCI_MSIX_PBA + 4 ? d->msix.pending : 0;
@@ -106,6 +108,7 @@ u64 pci_msix_read(struct pci_dev *d, u64 addr, unsigned size)
 
 void pci_msix_write(struct pci_dev *d, u64 addr, u64 val, unsigned size)
 {
+    DEVICE_LOCKED();
     if (size == 8) {
         pci_msix_write(d, addr, val, 4);
         pci_msix_write(d, addr + 4, val >> 32, 4);
@@ -314,6 +317,7 @@ static void dev_reset(struct pci_dev *d)
 
 void pci_reset(struct pci *b)
 {
+    DEVICE_LOCKED();
     b->address = 0;
     for (unsigned i = 0; i < PCI_SLOTS; i++)
         if (b->dev[i]) dev_reset(b->dev[i]);

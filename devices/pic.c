@@ -1,8 +1,8 @@
 // The pair of 8259A interrupt controllers of a PC: Intel 8259A data sheet (231468), ELCR at 0x4d0 as in PIIX/ICH.
 //
-// Each chip is IRR (requests), ISR (in service), IMR (mask) and a rotating priority. The slave's output is the master's IR2, which is treated
-// as a level: it follows the slave. After every change both chips are evaluated and the master's output drives vCPU 0's ExtINT wire, which
-// is a level too; the INTA cycle (pic_ack) then decides what is delivered, and it is IR7 (spurious) when nothing is left.
+// Each chip is IRR (requests), ISR (in service), IMR (mask) and a rotating priority. The slave's output is the master's IR2, which is
+// treated as a level: it follows the slave. After every change both chips are evaluated and the master's output drives vCPU 0's ExtINT
+// wire, which is a level too; the INTA cycle (pic_ack) then decides what is delivered, and it is IR7 (spurious) when nothing is left.
 //
 // One liberty: an edge stays latched when the line falls before INTA. The data sheet calls that a spurious interrupt, but here an edge may
 // be a pulse of no length (irq_pulse). LTIM of ICW1 is ignored in favour of ELCR, as on the chips that have one.
@@ -222,6 +222,7 @@ static const struct io_ops elcr_io = {.read = elcr_read, .write = elcr_write, .m
 
 void pic_reset(struct pic *s)
 {
+    DEVICE_LOCKED();
     for (int i = 0; i < 2; i++) {
         struct pic8259 *c = &s->chip[i];
         u8 lines = c->lines;

@@ -145,7 +145,7 @@ static void pit_changed(struct pit *s, unsigned n)
 
 void pit_set_irq0_enabled(struct pit *s, bool on)
 {
-    ASSERT(bql_held(), "PIT switched without the BQL");
+    DEVICE_LOCKED();
     if (s->irq_enabled == on) return;
     if (!on) irq_set(&s->irq, false);
     s->irq_enabled = on;
@@ -298,6 +298,7 @@ static const struct io_ops port61_io = {.read = port61_read, .write = port61_wri
 
 void pit_reset(struct pit *s)
 {
+    DEVICE_LOCKED();
     if (timer_armed(&s->timer)) timer_del(&s->timer);
     for (int i = 0; i < 3; i++) s->ch[i] = (struct pit_channel){.mode = 3, .rw = 3, .gate = i != 2};
     s->port61 = 0;

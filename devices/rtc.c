@@ -1,14 +1,14 @@
 // The real-time clock and CMOS memory: Motorola MC146818A data sheet, with the century byte at 0x32 and the bytes in which QEMU's machines
 // tell SeaBIOS the memory size.
 //
-// The time is not counted either: it is wall time (CLOCK_HOST_) plus an offset, spread into the ten registers when somebody reads them.
-// Setting the clock changes the offset. While SET (register B bit 7) or the divider reset (register A bits 6:4 = 11x) stops the update cycle, the
-// registers are plain memory, and leaving that state makes the offset from them. The divider chain goes on under SET and starts at half
-// a second when its reset ends, as in the chip: "the first update follows 500 ms later".
+// The time is not counted either: it is wall time (CLOCK_HOST_, or the virtual clock: rtc_set_time) plus an offset, spread into the ten
+// registers when somebody reads them. Setting the clock changes the offset. While SET (register B bit 7) or the divider reset (register A
+// bits 6:4 = 11x) stops the update cycle, the registers are plain memory, and leaving that state makes the offset from them. The divider
+// chain goes on under SET and starts at half a second when its reset ends, as in the chip: "the first update follows 500 ms later".
 //
 // The flags of register C appear whether their interrupt is enabled or not, so rtc_catch_up() derives them from the seconds (and
-// periods) that went by since it ran last, before anything looks or changes. Timers are armed only for interrupts that are enabled and whose
-// flag is clear: with the flag set the line is up, and nothing happens until register C is read.
+// periods) that went by since it ran last, before anything looks or changes. Timers are armed only for interrupts that are enabled and
+// whose flag is clear: with the flag set the line is up, and nothing happens until register C is read.
 //
 // The periodic interrupt follows the virtual clock, so that a paused guest gets no burst; the calendar follows the wall.
 #include "devices/clock.h"
@@ -33,12 +33,13 @@ struct rtc {                     // BQL
     u8 index;                    // port 0x70, bits 6:0
     bool nmi_masked;
     u8 ram[128];                 // registers and CMOS
-    s64 offset_sec;              // the guest's seconds less wall seconds ...
-    s64 phase_ns;                // ... of wall time plus phase. Apart, because a guest may set the year 9999
+    enum clock_type clock;       // CLOCK_HOST_ or CLOCK_VIRTUAL_
+    s64 offset_sec;              // the guest's seconds less the clock's seconds ...
+    s64 phase_ns;                // ... of its time plus phase. Apart, because a guest may set the year 9999
     u8 wday_shift;               // the weekday register counts on its own: its difference from the calendar's
     s64 last_sec;                // seconds and periods that C's flags know of
     u64 last_period;
-    struct timer seconds;        // CLOCK_HOST_: update or alarm
+    struct timer seconds;        // on `clock`: update or alarm
     struct timer periodic;       // CLOCK_VIRTUAL_
 };
 
@@ -85,7 +86,7 @@ static unsigned rtc_decode_hour(const struct rtc *s, u8 v)
 // ---- time ----
 static bool divider_reset(u8 a) { return (a & 0x60) == 0x60; }
 static bool rtc_runs(const struct rtc *s) { return !(s->ram[R_B] & B_SET) && !divider_reset(s->ram[R_A]); }
-static s64 rtc_chain_ns(const struct rtc *s) { return (s64)clock_ns(CLOCK_HOST_) + s->phase_ns; }
+static s64 rtc_chain_ns(const struct rtc *s) { return (s64)clock_ns(s->clock) + s->phase_ns; }
 static s64 rtc_sec(const struct rtc *s) { return floor_div(rtc_chain_ns(s), SEC) + s->offset_sec; }
 static s64 rtc_fraction_ns(const struct rtc *s)
 {
@@ -189,7 +190,7 @@ static void rtc_expired(void *opaque)
 
 void rtc_set_irq8_enabled(struct rtc *s, bool on)
 {
-    ASSERT(bql_held(), "RTC switched without the BQL");
+    DEVICE_LOCKED();
     s->irq_enabled = on;
     rtc_update(s);
 }
@@ -291,12 +292,25 @@ void rtc_set_memory(struct rtc *s, u64 below_4g, u64 above_4g)
 // RESET# clears the interrupt enables and flags; time, alarm and CMOS have a battery.
 void rtc_reset(struct rtc *s)
 {
+    DEVICE_LOCKED();
     rtc_catch_up(s);
     s->ram[R_B] &= (u8)~(B_PIE | B_AIE | B_UIE | B_SQWE);
     s->ram[R_C] = 0;
     s->index = 0;
     s->nmi_masked = false;
     s->irq_enabled = true;
+    rtc_update(s);
+}
+
+void rtc_set_time(struct rtc *s, bool virtual_clock, s64 sec, u32 ns)
+{
+    ASSERT(bql_held() && ns < NS_PER_SEC, "RTC set without the BQL, or to %u ns", ns);
+    timer_del(&s->seconds);
+    s->clock = virtual_clock ? CLOCK_VIRTUAL_ : CLOCK_HOST_;
+    timer_init(&s->seconds, s->clock, rtc_expired, s);
+    s->phase_ns += ns - rtc_fraction_ns(s);
+    s->offset_sec += sec - rtc_sec(s);
+    s->last_sec = sec;
     rtc_update(s);
 }
 
@@ -311,7 +325,8 @@ struct rtc *rtc_new(struct phys *p, struct irq irq8, u64 ram_size)
     s->ram[R_B] = B_24H;
     s->ram[R_D] = D_VALID;
     s->ram[0x14] = 0x06;         // equipment: coprocessor, pointing device
-    timer_init(&s->seconds, CLOCK_HOST_, rtc_expired, s);
+    s->clock = CLOCK_HOST_;
+    timer_init(&s->seconds, s->clock, rtc_expired, s);
     timer_init(&s->periodic, CLOCK_VIRTUAL_, rtc_expired, s);
     s->last_sec = rtc_sec(s);
     s->last_period = crystal_ticks() / rtc_period(s);

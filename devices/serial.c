@@ -235,6 +235,7 @@ static u64 serial_read(void *opaque, u64 addr, unsigned size)
 
 bool serial_input(struct serial *s, u8 byte)
 {
+    DEVICE_LOCKED();
     if ((s->mcr & MCR_LOOP) || s->rx_count >= rx_capacity(s)) {   // in loopback the receiver is cut off from the line
         s->refused = true;
         return false;
@@ -246,6 +247,7 @@ bool serial_input(struct serial *s, u8 byte)
 
 void serial_reset(struct serial *s)
 {
+    DEVICE_LOCKED();
     timer_del(&s->timeout);
     s->ier = s->fcr = s->lcr = s->mcr = s->msr_delta = s->lsr_errors = 0;
     s->divisor = 12;                           // the chip leaves it undefined; 9600 baud is what firmware leaves

@@ -35,6 +35,7 @@ bool virtio_running(const struct virtio_dev *d)
 
 void virtio_interrupt(struct virtio_dev *d, u16 vector, u8 isr_bit)
 {
+    VIRTIO_LOCKED(d);
     if (pci_msix_enabled(&d->pci)) {
         if (vector != VIRTIO_NO_VECTOR) pci_msix_notify(&d->pci, vector);
         return;
@@ -56,6 +57,7 @@ void virtio_attention(struct virtio_dev *d)
 
 void virtio_fail(struct virtio_dev *d, const char *why)
 {
+    VIRTIO_LOCKED(d);
     u8 before = __atomic_fetch_or(&d->status, STATUS_NEEDS_RESET, __ATOMIC_SEQ_CST);
     if (before & STATUS_NEEDS_RESET) return;
     log_once(LOG_WARN, "virtio device in slot %u: %s; it waits for a reset (said once)", d->pci.slot, why);
@@ -208,6 +210,7 @@ static void queue_notified(struct virtio_dev *d, unsigned n)
 
 void virtq_more(struct virtio_dev *d, unsigned n)
 {
+    DEVICE_LOCKED();
     d->again |= 1u << n;
     timer_mod_ns(&d->again_timer, clock_ns(CLOCK_VIRTUAL_));
 }

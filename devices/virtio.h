@@ -104,6 +104,8 @@ void virtio_blk_attention(struct virtio_blk *s);
 // ---- between virtio.c and virtqueue.c ---------------------------------------------------------------------------------
 enum { VIRTIO_F_INDIRECT = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_RING_RESET = 40 };
 enum { VIRTIO_NO_VECTOR = 0xffff };
+// Only a data plane (ops->kick) uses its queues without the BQL.
+#define VIRTIO_LOCKED(d) ASSERT(bql_held() || (d)->ops->kick, "%s without the BQL", __func__)
 static inline bool virtio_has(const struct virtio_dev *d, unsigned bit) { return d->accepted >> bit & 1; }
 bool virtq_enable(struct virtio_dev *d, struct virtq *q) MUST_CHECK;   // checks size, alignment and that the rings are RAM
 void virtio_interrupt(struct virtio_dev *d, u16 vector, u8 isr_bit);

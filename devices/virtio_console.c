@@ -89,6 +89,7 @@ bool virtio_console_driven(const struct virtio_console *s) { return virtio_runni
 
 bool virtio_console_input(struct virtio_console *s, u8 byte)
 {
+    DEVICE_LOCKED();
     if (s->count == INPUT) {
         s->refused = true;
         return false;

@@ -15,6 +15,13 @@
 // since a helper may be running on behalf of a TB that would otherwise go on without looking.
 //
 // Signals are blocked by the kernel while a handler runs, so handlers never nest.
+//
+// Kicks are idempotent, and all but the first are free: kick_sent says that a signal is on its way and that its work (irq_process, which
+// takes the flag back before it asks anybody anything) has not begun. Who finds it set has written what he wants seen before he
+// looked, so that work will see it.
+//
+// "Off" is also what holding the BQL means here, so the two are checked against each other wherever one of them changes: releasing it
+// with interrupts on, switching them on with it held, and a signal that finds it held and them on are panics that name who took it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
@@ -48,19 +55,23 @@ static void barrier(void) { __asm__ volatile("" ::: "memory"); }
 // ---- the lock itself ----------------------------------------------------------------------------------
 
 // FIFO between cores. A waiter whose predecessor was preempted by the host's scheduler gives its time away instead of spinning it out.
-static void ticket_take(void)
+// Returns the TSC when the wait began, 0 if there was none.
+static u64 ticket_take(void)
 {
     u32 mine = __atomic_fetch_add(&ticket.next, 1, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&ticket.owner, __ATOMIC_ACQUIRE) == mine) return 0;
+    u64 asked = __builtin_ia32_rdtsc();
     for (unsigned spins = 1; __atomic_load_n(&ticket.owner, __ATOMIC_ACQUIRE) != mine; spins++) {
         __builtin_ia32_pause();
         if (spins % 1024 == 0) sys_call(SYS_sched_yield, 0, 0, 0, 0);
     }
+    return asked;
 }
 
 static void bql_take(struct core *c)
 {
     c->ticketed = multi;
-    if (c->ticketed) ticket_take();
+    lockstat_taken(&c->bql, c->ticketed ? ticket_take() : 0);
     c->held = true;
     barrier();
 }
@@ -69,6 +80,7 @@ static void bql_drop(struct core *c)
 {
     barrier();
     c->held = false;
+    lockstat_released(&c->bql);
     if (c->ticketed) __atomic_store_n(&ticket.owner, ticket.owner + 1, __ATOMIC_RELEASE);
 }
 
@@ -77,10 +89,13 @@ static void bql_drop(struct core *c)
 // The work of all pending interrupts. off is set, the BQL is free. Returns where to resume.
 static u64 irq_process(struct core *c, u64 rip)
 {
+    __atomic_store_n(&c->kick_sent, 0, __ATOMIC_SEQ_CST);
     u32 p = __atomic_exchange_n(&c->pending, 0, __ATOMIC_RELAXED);
     c->in_irq = true;
     if (p & (IRQ_TIMER | IRQ_INPUT | IRQ_HELPER)) {
         bql_take(c);
+        c->where = __FILE__;
+        c->where_line = __LINE__;
         if (p & IRQ_TIMER) time_fired();
         if (p & IRQ_INPUT) input_deliver();
         if (p & IRQ_HELPER) {
@@ -97,6 +112,7 @@ static u64 irq_process(struct core *c, u64 rip)
 // Interrupts on again; what arrived meanwhile is done now. In an interrupt handler they stay off until it ends.
 static void irqs_on(struct core *c, u64 rip)
 {
+    if (c->held) panic("interrupts switched on, but %s:%d holds the BQL", c->where, c->where_line);
     for (;;) {
         barrier();
         c->off = false;
@@ -121,6 +137,15 @@ void core_irq_restore(bool was_off)
     if (!was_off) irqs_on(self, (u64)__builtin_return_address(0));
 }
 
+bool plat_irq_save(void) { return core_irq_save(); }
+void plat_irq_restore(bool saved) { core_irq_restore(saved); }
+
+void plat_relax(unsigned turn)
+{
+    __builtin_ia32_pause();
+    if (turn % 256 == 255) sys_call(SYS_sched_yield, 0, 0, 0, 0);
+}
+
 static void on_interrupt(int sig, siginfo_t *si, void *ucv)
 {
     (void)si;
@@ -130,6 +155,7 @@ static void on_interrupt(int sig, siginfo_t *si, void *ucv)
     u32 bit = sig == SIG_TIMER ? IRQ_TIMER : sig == SIG_INPUT ? IRQ_INPUT : sig == SIG_HELPER ? IRQ_HELPER : IRQ_KICK;
     __atomic_fetch_or(&c->pending, bit, __ATOMIC_RELAXED);
     if (c->off) return;
+    if (c->held) panic("interrupts are on, but %s:%d holds the BQL", c->where, c->where_line);
     int saved = errno;
     c->off = true;
     u64 rip = (u64)uc->uc_mcontext.gregs[REG_RIP];
@@ -201,6 +227,7 @@ void bql_unlock_at(const char *file, int line)
 {
     struct core *c = self;
     if (!c || !c->held) panic("%s:%d: bql_unlock, but this core does not hold it", file, line);
+    if (!c->off) panic("%s:%d: bql_unlock: interrupts are on, but %s:%d holds the BQL", file, line, c->where, c->where_line);
     bql_drop(c);
     if (!c->in_irq) irqs_on(c, (u64)__builtin_return_address(0));
 }
@@ -233,7 +260,7 @@ void plat_core_kick(unsigned id)
     ASSERT(id < CORES_MAX, "%u", id);
     struct core *c = &cores[id];
     if (c != self) {
-        core_signal(c, SIG_KICK);
+        if (c->tid && !__atomic_exchange_n(&c->kick_sent, 1, __ATOMIC_SEQ_CST)) core_signal(c, SIG_KICK);
         return;
     }
     __atomic_fetch_or(&c->pending, IRQ_KICK, __ATOMIC_RELAXED);
@@ -309,6 +336,13 @@ bool plat_core_start(unsigned id, void (*fn)(void *), void *arg)
     cores[id].arg = arg;
     pthread_t t;
     return pthread_create(&t, NULL, core_thread, &cores[id]) == 0;
+}
+
+bool plat_bql_stats(unsigned id, struct lockstat *s)
+{
+    if (id >= CORES_MAX || !cores[id].tid) return false;
+    *s = cores[id].bql;
+    return true;
 }
 
 unsigned plat_core_count(void)

@@ -1,8 +1,9 @@
 // Synchronous faults and the end of everything.
 //
-// A fault in translated code is the guest's (a division, an alignment check, an SSE exception): plat_events.host_fault knows and says where to
-// resume. Anything else is a bug of the emulator and ends in plat_panic, with the registers of the faulting place and a backtrace along the
-// frame pointers (the program is built with them). The handler runs on a stack of its own, so that even an overflown stack gets its report.
+// A fault in translated code is the guest's (a division, an alignment check, an SSE exception): plat_events.host_fault knows and says where
+// to resume. Anything else is a bug of the emulator and ends in plat_panic, with the registers of the faulting place and a backtrace along
+// the frame pointers (the program is built with them). The handler runs on a stack of its own, so that even an overflown stack gets its
+// report.
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdlib.h>
@@ -96,7 +97,8 @@ NORETURN void plat_exit(int code)
     sys_exit(code);
 }
 
-// Vectors where the signal frame's trap number is the CPU's own (SDM 3A 6.3). The kernel gives it for SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGTRAP alike.
+// Vectors where the signal frame's trap number is the CPU's own (SDM 3A 6.3). The kernel gives it for SIGSEGV, SIGBUS, SIGFPE, SIGILL and
+// SIGTRAP alike.
 static void on_fault(int sig, siginfo_t *si, void *ucv)
 {
     ucontext_t *uc = ucv;

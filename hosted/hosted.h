@@ -22,8 +22,10 @@ struct core {
     bool ticketed;            // ... and took a ticket for it (more than one core runs)
     volatile bool in_irq;     // in irq_process()
     u32 pending;              // IRQ_*
+    u32 kick_sent;            // atomic: a kick is on its way to irq_process; further ones need no signal
     const char *where;        // who took the BQL, for the panic about taking it twice
     int where_line;
+    struct lockstat bql;
     int tid;                  // 0: not started
     u64 stack_lo, stack_hi;   // bounds for the backtrace
     void *fault_uc;           // ucontext of the fault being handled, for panic
@@ -41,8 +43,8 @@ const struct plat_events *core_events(void);
 void core_block_signals(void);
 // Interrupt at core 0 from any thread.
 void core_raise(unsigned irq_bit);
-// Interrupts off on this core (nothing on helper threads); returns the former state for core_irq_restore. Guards short sections that a handler
-// must not find half done.
+// Interrupts off on this core (nothing on helper threads); returns the former state for core_irq_restore. Guards short sections that a
+// handler must not find half done.
 bool core_irq_save(void);
 void core_irq_restore(bool was_off);
 

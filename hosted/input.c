@@ -2,11 +2,12 @@
 // which looks for the emulator's own keys (term.c) and queues the rest for the guest.
 //
 // A thread, since asynchronous notification (O_ASYNC) exists for terminals and sockets but not for files, and is a property of the
-// open file that would outlive us in the user's shell. A ring has one writer (the thread) and one reader (core 0's interrupt), so two counters
-// with acquire and release are all its locking.
+// open file that would outlive us in the user's shell. A ring has one writer (the thread) and one reader (core 0's interrupt), so two
+// counters with acquire and release are all its locking.
 //
-// Flow control has two stages, so that Ctrl-A x works in front of a guest that reads nothing: the guest's UART says "no room" and the byte stays in the
-// guest queue until plat_console_ready; when that queue is full, bytes stay in the ring; when the ring is full the thread waits, and with it the sender.
+// Flow control has two stages, so that Ctrl-A x works in front of a guest that reads nothing: the guest's UART says "no room" and the byte
+// stays in the guest queue until plat_console_ready; when that queue is full, bytes stay in the ring; when the ring is full the thread
+// waits, and with it the sender.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <time.h>

@@ -1,7 +1,7 @@
 // `cupel`, the hosted command: options in, a machine built and run on this thread (core 0), an exit code out.
 //
-// Exit codes as QEMU's: 0 for power-off, for a reset under -no-reboot and for quitting; (v << 1) | 1 for v written to isa-debug-exit; 1 for a
-// configuration that cannot be; 134 after a panic.
+// Exit codes as QEMU's: 0 for power-off, for a reset under -no-reboot and for quitting; (v << 1) | 1 for v written to isa-debug-exit; 1 for
+// a configuration that cannot be; 134 after a panic.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +37,8 @@ static int file_create(const char *opt, const char *path)
     return fd;
 }
 
-// The other end starts raw, or its echo would type the guest's output at the guest; that outlives its being closed. The name goes to standard
-// error, as QEMU's does to its monitor.
+// The other end starts raw, or its echo would type the guest's output at the guest; that outlives its being closed. The name goes to
+// standard error, as QEMU's does to its monitor.
 static int pty_open(void)
 {
     int fd = posix_openpt(O_RDWR | O_NOCTTY);

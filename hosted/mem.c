@@ -8,7 +8,8 @@
 
 enum { HUGE = 2 << 20 };
 
-// Large blocks (guest RAM) are aligned to huge pages and offered to the kernel for them: fewer host TLB misses. Pages are backed when touched.
+// Large blocks (guest RAM) are aligned to huge pages and offered to the kernel for them: fewer host TLB misses. Pages are backed when
+// touched.
 void *plat_pages_alloc(u64 size)
 {
     size = align_up(size, PAGE_SIZE);

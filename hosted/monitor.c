@@ -1,7 +1,7 @@
 // The monitor: commands with QEMU's names, typed on the terminal after Ctrl-A c.
 //
-// It runs in interrupt context with the BQL held, on top of whatever the guest does, so it works while the guest hangs. Line editing is what the
-// fingers do without thinking: backspace, Ctrl-U, Ctrl-C, arrow up for the last line.
+// It runs in interrupt context with the BQL held, on top of whatever the guest does, so it works while the guest hangs. Line editing is
+// what the fingers do without thinking: backspace, Ctrl-U, Ctrl-C, arrow up for the last line.
 #include <string.h>
 
 #include "hosted/hosted.h"
@@ -23,8 +23,14 @@ static void cmd_help(const char *arg);
 
 static void cmd_info(const char *arg)
 {
-    if (!strcmp(arg, "registers") || !strcmp(arg, "jit")) machine_info(arg, say_piece, NULL);
-    else say("info registers  guest registers\ninfo jit        translation statistics\n");
+    static const char *const topics[] = {"registers", "jit", "timers", "icount", "sync-profile"};
+    for (unsigned i = 0; i < ARRAY_SIZE(topics); i++)
+        if (!strcmp(arg, topics[i])) return machine_info(arg, say_piece, NULL);
+    say("info registers     guest registers\n"
+        "info jit           translation statistics\n"
+        "info timers        the clocks and their armed timers\n"
+        "info icount        instructions and virtual time\n"
+        "info sync-profile  the big lock: how often it was taken, and for how long\n");
 }
 
 static void cmd_stop(const char *arg)
@@ -56,7 +62,7 @@ static const struct command {
     void (*fn)(const char *arg);
 } commands[] = {
     {"help", "?", "this list", cmd_help},
-    {"info", "i", "info registers, info jit", cmd_info},
+    {"info", "i", "info registers, jit, timers, icount, sync-profile", cmd_info},
     {"stop", "s", "stop the guest", cmd_stop},
     {"cont", "c", "let it go on", cmd_cont},
     {"system_reset", "reset", "reset the guest", cmd_reset},

@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "hosted/hosted.h"
+#include "kernel/base/date.h"
 #include "kernel/base/log.h"
 
 #ifndef CUPEL_VERSION
@@ -101,8 +103,7 @@ static void opt_m(struct options *o, const char *a)
 static void opt_smp(struct options *o, const char *a)
 {
     const char *v = strncmp(a, "cpus=", 5) ? a : a + 5;
-    u64 n = size_or_fail("-smp", v, 1, 1, 255, "use -smp 1");
-    if (n != 1) options_fail("-smp %s: more than one virtual CPU is not there yet; use -smp 1", a);
+    u64 n = size_or_fail("-smp", v, 1, 1, 64, "1 to 64");
     o->machine.smp = (unsigned)n;
 }
 
@@ -130,12 +131,15 @@ static void accel_item(struct options *o, const struct item *it)
     } else if (is(it, "chain")) {
         if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-accel chain='%s': use on or off", v);
         o->machine.no_chain = !strcmp(v, "off");
+    } else if (is(it, "thread")) {
+        if (strcmp(v, "single") && strcmp(v, "multi")) options_fail("-accel thread='%s': use single or multi", v);
+        o->machine.threads = strcmp(v, "single") ? THREADS_MULTI : THREADS_SINGLE;
     } else if (is(it, "tb-size")) {
-        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MIB, GIB, "use 1 to 1024 (MiB)");
+        o->machine.tb_size = size_or_fail("-accel tb-size", v, MIB, MACHINE_TB_SIZE_MIN, GIB, "use 4 to 1024 (MiB)");
     } else if (is(it, "kvm") || is(it, "hvf") || is(it, "xen")) {
         options_fail("-accel %s: Cupel translates, it uses no hypervisor; use -accel tcg", it->key);
     } else {
-        options_fail("-accel: '%s' is unknown; use tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", it->key);
+        options_fail("-accel: '%s' is unknown; use tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,thread=single|multi][,tb-size=MiB]", it->key);
     }
 }
 
@@ -145,18 +149,89 @@ static void opt_accel(struct options *o, const char *a)
     while (item_next(&a, &it)) accel_item(o, &it);
 }
 
+// QEMU's -icount. What would tie virtual time to real time, or record what came from outside, is not there.
+static void icount_item(struct machine_icount *ic, const struct item *it)
+{
+    const char *v = it->val ? it->val : "";
+    if (is(it, "shift") || !it->val) {
+        const char *n = it->val ? v : it->key;       // QEMU takes a bare number too
+        if (!strcmp(n, "auto")) options_fail("-icount shift=auto: it follows the host's speed, so no two runs are alike; use a number, 0 to 10");
+        ic->shift = (u8)size_or_fail("-icount shift", n, 1, 0, 10, "use 0 to 10: an instruction takes 2^N ns");
+        ic->on = true;
+    } else if (is(it, "sleep")) {
+        if (strcmp(v, "on") && strcmp(v, "off")) options_fail("-icount sleep='%s': use on or off", v);
+        ic->sleep_off = !strcmp(v, "off");
+    } else if (is(it, "align")) {
+        if (strcmp(v, "off")) options_fail("-icount align='%s': virtual time is not held to real time; use align=off", v);
+    } else if (is(it, "rr") || is(it, "rrfile") || is(it, "rrsnapshot")) {
+        options_fail("-icount %s: recording and replaying are not there; use shift=N[,sleep=on|off]", it->key);
+    } else {
+        options_fail("-icount: '%s' is unknown; use shift=N[,sleep=on|off]", it->key);
+    }
+}
+
+static void opt_icount(struct options *o, const char *a)
+{
+    struct item it;
+    while (item_next(&a, &it)) icount_item(&o->machine.icount, &it);
+    if (!o->machine.icount.on) options_fail("-icount: no shift; use shift=N[,sleep=on|off], N from 0 to 10");
+}
+
+static void opt_seed(struct options *o, const char *a)
+{
+    o->machine.seed = size_or_fail("-seed", a, 1, 0, UINT64_MAX, "use a number");
+    o->machine.seeded = true;
+}
+
+static s64 east_of_utc(void)
+{
+    time_t now = time(NULL);
+    struct tm tm = {0};
+    localtime_r(&now, &tm);
+    return tm.tm_gmtoff;
+}
+
+static void rtc_base(struct options *o, const char *v)
+{
+    s64 sec = 0;
+    if (!strcmp(v, "utc")) {
+        o->machine.rtc.base = RTC_BASE_UTC;
+    } else if (!strcmp(v, "localtime")) {
+        o->machine.rtc.base = RTC_BASE_LOCAL;
+        sec = east_of_utc();
+    } else {
+        if (!date_parse(v, &sec)) options_fail("-rtc base='%s': use utc, localtime or a date from 1970 on, as 2026-01-31T12:00:00", v);
+        o->machine.rtc.base = RTC_BASE_DATE;
+    }
+    o->machine.rtc.sec = sec;
+}
+
+static void opt_rtc(struct options *o, const char *a)
+{
+    struct item it;
+    while (item_next(&a, &it)) {
+        const char *v = it.val ? it.val : "";
+        if (is(&it, "base")) rtc_base(o, v);
+        else if (is(&it, "clock") && !strcmp(v, "host")) o->machine.rtc.clock = RTC_CLOCK_HOST;
+        else if (is(&it, "clock") && !strcmp(v, "vm")) o->machine.rtc.clock = RTC_CLOCK_VM;
+        else if (is(&it, "clock")) options_fail("-rtc clock='%s': use host or vm", v);
+        else options_fail("-rtc: '%s' is unknown; use base=utc|localtime|DATE, clock=host|vm", it.key);
+    }
+}
+
 static void opt_d(struct options *o, const char *a)
 {
     static const struct { const char *name; unsigned bit; } names[] = {
         {"in_asm", TRACE_IN_ASM}, {"op", TRACE_OP}, {"out_asm", TRACE_OUT_ASM}, {"int", TRACE_INT}, {"exec", TRACE_EXEC},
         {"cpu", TRACE_CPU}, {"guest_errors", TRACE_GUEST_ERRORS}, {"unimp", TRACE_UNIMP},
+        {"icount", TRACE_ICOUNT},
     };
     struct item it;
     while (item_next(&a, &it)) {
         unsigned i = 0;
         while (i < ARRAY_SIZE(names) && !is(&it, names[i].name)) i++;
         if (i == ARRAY_SIZE(names))
-            options_fail("-d: '%s' is unknown; use a list of in_asm, op, out_asm, int, exec, cpu, guest_errors, unimp", it.key);
+            options_fail("-d: '%s' is unknown; use a list of in_asm, op, out_asm, int, exec, cpu, guest_errors, unimp, icount", it.key);
         o->trace |= names[i].bit;
     }
 }
@@ -208,12 +283,15 @@ static const struct option options[] = {
     {"initrd", "FILE", "its initial RAM disk", opt_initrd},
     {"append", "TEXT", "its command line", opt_append},
     {"m", "SIZE", "guest memory, in MiB or with a suffix (K M G T); default 512", opt_m},
-    {"smp", "N", "virtual CPUs (only 1 so far)", opt_smp},
+    {"smp", "N", "virtual CPUs, 1 to 64", opt_smp},
     {"nographic", NULL, "guest console on this terminal (always so)", opt_nographic},
     {"serial", "DEV", "first serial port: stdio, file:PATH, null, pty", opt_serial},
     {"no-reboot", NULL, "end instead of resetting", opt_no_reboot},
-    {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,tb-size=MiB]", opt_accel},
-    {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp", opt_d},
+    {"accel", "LIST", "tcg[,mmu=soft][,exit=poll|interrupt][,chain=on|off][,thread=single|multi][,tb-size=MiB]", opt_accel},
+    {"icount", "LIST", "shift=N[,sleep=on|off]: deterministic, every instruction takes 2^N ns of virtual time", opt_icount},
+    {"seed", "N", "RDRAND, RDSEED and virtio-rng give what follows from N", opt_seed},
+    {"rtc", "LIST", "base=utc|localtime|DATE (2026-01-31T12:00:00), clock=host|vm: what the real-time clock shows and goes by", opt_rtc},
+    {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp; icount: a line at the end", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
     {"drive", "LIST", "file=PATH,if=virtio[,format=raw][,readonly=on][,cache=writeback|none|writethrough|directsync|unsafe]; or if=none,id=ID\n"
      "                     for -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=TEXT][,iothread=ID]", opt_drive},
@@ -256,5 +334,6 @@ void options_parse(struct options *o, int argc, char **argv)
     if (o->initrd && !o->kernel) options_fail("-initrd without -kernel: add -kernel FILE");
     if (o->machine.append && !o->kernel) options_fail("-append without -kernel: add -kernel FILE");
     if (o->virtio_serial && !o->machine.virtio_console) options_fail("-device virtio-serial-pci has no port: add -device virtconsole");
+    if ((o->trace & TRACE_ICOUNT) && !o->machine.icount.on) options_fail("-d icount without -icount: add -icount shift=N");
     if (!o->kernel) options_fail("nothing to boot: give -kernel FILE (see cupel -help)");
 }

@@ -1,11 +1,11 @@
 // Output of the hosted platform: the guest's console, the log, the trace.
 //
-// A guest writes its console byte by byte through the UART; a system call for each would cost more than the emulation. So bytes gather in a buffer
-// that is written at a newline, when it is full, when the core goes idle, or a few milliseconds after its first byte (the platform's timer). Trace text is
-// gathered too, and written when full, when idle and at the end. Log lines are written at once.
+// A guest writes its console byte by byte through the UART; a system call for each would cost more than the emulation. So bytes gather in a
+// buffer that is written at a newline, when it is full, when the core goes idle, or a few milliseconds after its first byte (the platform's
+// timer). Trace text is gathered too, and written when full, when idle and at the end. Log lines are written at once.
 //
-// All of it is reached from helpers of translated code: system calls are made without libc. A buffer is guarded by a spinlock with interrupts
-// off, since a handler may print as well.
+// All of it is reached from helpers of translated code: system calls are made without libc. A buffer is guarded by a spinlock with
+// interrupts off, since a handler may print as well.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -29,8 +29,8 @@ static struct outbuf trace = {.fd = 2, .data = trace_data, .size = sizeof trace_
 void output_console_fd(int fd) { console.fd = fd; }
 void output_trace_fd(int fd) { trace.fd = fd; }
 
-// Writes everything, waiting where the other end is slow; gives up on errors and where nobody is at the other end (a closed pipe, or a pty that
-// nobody has open, must not stop the guest).
+// Writes everything, waiting where the other end is slow; gives up on errors and where nobody is at the other end (a closed pipe, or a pty
+// that nobody has open, must not stop the guest).
 static void write_all(int fd, const u8 *p, size_t n)
 {
     while (fd >= 0 && n > 0) {

@@ -1,7 +1,8 @@
 // The terminal: raw mode, given back whatever way the process ends, and the keys that Ctrl-A introduces (as in QEMU's -nographic).
 //
-// Keys are looked at as they arrive; only what is for the guest waits for the guest (input.c). So Ctrl-A works while the guest hangs. When even that queue is
-// full the byte is refused and comes again: then nothing may have changed here, so the prefix is forgotten only once the byte is taken.
+// Keys are looked at as they arrive; only what is for the guest waits for the guest (input.c). So Ctrl-A works while the guest hangs. When
+// even that queue is full the byte is refused and comes again: then nothing may have changed here, so the prefix is forgotten only once the
+// byte is taken.
 #define _GNU_SOURCE
 #include <signal.h>
 #include <string.h>

@@ -1,13 +1,16 @@
 // Time of the hosted platform: a nanosecond clock from the TSC, and one POSIX timer.
 //
-// The clock. plat_time_ns is called from helpers of translated code, with the guest's vector state live, and often: so no libc. Where the TSC is
-// invariant (SDM 3B 18.17.1) it is measured once against CLOCK_MONOTONIC and converted with one multiplication. That also makes the
-// guest's clocks (HPET, ACPI timer, PIT) agree with the guest's own TSC to the last digit, so a guest never calls its TSC unstable. Elsewhere:
-// the system call.
+// The clock. plat_time_ns is called from helpers of translated code, with the guest's vector state live, and often: so no libc. Where the
+// TSC is invariant (SDM 3B 18.17.1) it is measured once against CLOCK_MONOTONIC and converted with one multiplication. That also makes the
+// guest's clocks (HPET, ACPI timer, PIT) agree with the guest's own TSC to the last digit, so a guest never calls its TSC unstable.
+// Elsewhere: the system call.
 //
-// The timer is one-shot. `want` is what the emulator asked for, `armed` what the kernel knows. Guests move their deadline away far more often than
-// they let it expire, so a later deadline leaves an earlier armed one alone: when that fires with nothing due, it is armed again. This turns most
-// calls into two stores.
+// The timer is one-shot. `want` is what the emulator asked for, `armed` what the kernel knows. Guests move their deadline away far more
+// often than they let it expire, so a later deadline leaves an earlier armed one alone: when that fires with nothing due, it is armed
+// again. This turns most calls into two stores.
+//
+// A handler that armed the timer for a moment that is over by the time it returns would be followed by the next one at once, and if that
+// goes on the guest does not execute a single instruction, however fast the host: so what a handler arms is GAP_NS away at least.
 #define _GNU_SOURCE
 #include <cpuid.h>
 #include <signal.h>
@@ -18,7 +21,7 @@
 #include "hosted/sys.h"
 #include "kernel/base/log.h"
 
-enum { FLUSH_NS = 3000000, CALIBRATE_NS = 20000000 };
+enum { FLUSH_NS = 3000000, CALIBRATE_NS = 20000000, GAP_NS = 5000 };
 
 static u64 tsc_mult, tsc_base, ns_base;     // mult: nanoseconds per tick << 32; 0: no usable TSC
 static int timer_id = -1;
@@ -88,7 +91,9 @@ u64 plat_wall_ns(void) { return clock_read(CLOCK_REALTIME); }
 // Relative, because the kernel's clock and ours drift apart by the error of the calibration. A deadline in the past is one nanosecond away.
 static void timer_set(u64 deadline)
 {
+    struct core *c = core_self();
     u64 now = plat_time_ns(), d = deadline > now ? deadline - now : 1;
+    if (c && c->in_irq && d < GAP_NS) d = GAP_NS;
     struct itimerspec it = {.it_value = {.tv_sec = (time_t)(d / NS_PER_SEC), .tv_nsec = (long)(d % NS_PER_SEC)}};
     armed = deadline;
     sys_call(SYS_timer_settime, timer_id, 0, (long)&it, 0);
@@ -100,8 +105,7 @@ static void timer_update(void)
     if (next < armed) timer_set(next);
 }
 
-// Due at once and not in the handler: no need of the kernel, the end of the BQL section finds the bit. In the handler the detour over the
-// kernel lets the guest make some progress between two interrupts, however short a period it chose.
+// Due at once and not in the handler: no need of the kernel, the end of the BQL section finds the bit.
 void plat_timer_arm(u64 deadline_ns)
 {
     want = deadline_ns;

@@ -47,13 +47,15 @@ static const struct sdt *acpi_map(u64 phys)
 
 // ---- MADT, 5.2.12 ----
 
-static void madt_core(u32 id, u32 flags)
+// Flags: 1 enabled; 2 is for a socket that may be filled at run time, which is not a core now. Firmwares may list a core both as a local
+// APIC and as a local x2APIC, and fill unused entries with the id that means all.
+static void madt_core(u32 id, u32 flags, u32 nobody)
 {
-    if ((flags & 3) == 0) return;   // neither enabled nor can be
-    if (!(flags & 1)) return;
+    if (!(flags & 1) || id == nobody) return;
     for (unsigned i = 0; i < acpi.cores; i++)
         if (acpi.apic_id[i] == id) return;
     if (acpi.cores < ACPI_CORES) acpi.apic_id[acpi.cores++] = id;
+    else log_once(LOG_WARN, "this machine has more than %u cores; the rest is not used", ACPI_CORES);
 }
 
 static void madt_override(const u8 *e)
@@ -70,12 +72,12 @@ static void acpi_read_madt(const struct sdt *t)
         const u8 *e = (const u8 *)t + off;
         u8 len = e[1];
         if (len < 2 || off + len > t->length) break;
-        if (e[0] == 0 && len >= 8) madt_core(e[3], acpi_ld32(e, 4));
+        if (e[0] == 0 && len >= 8) madt_core(e[3], acpi_ld32(e, 4), 0xff);
         else if (e[0] == 1 && len >= 12 && acpi.ioapics < ACPI_IOAPICS)
             acpi.ioapic[acpi.ioapics++] = (struct acpi_ioapic){acpi_ld32(e, 4), acpi_ld32(e, 8)};
         else if (e[0] == 2 && len >= 10) madt_override(e);
         else if (e[0] == 5 && len >= 12) acpi.lapic_phys = acpi_ld64(e, 4);
-        else if (e[0] == 9 && len >= 16) madt_core(acpi_ld32(e, 4), acpi_ld32(e, 8));
+        else if (e[0] == 9 && len >= 16) madt_core(acpi_ld32(e, 4), acpi_ld32(e, 8), UINT32_MAX);
         off += len;
     }
 }

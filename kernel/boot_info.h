@@ -1,4 +1,5 @@
-// What the loader (boot/ under UEFI, multiboot.c on a BIOS PC) tells the kernel: the header that boot/ and kernel/ share, free of EFI types.
+// What the loader (boot/ under UEFI, multiboot.c on a BIOS PC) tells the kernel: the header that boot/ and kernel/ share, free of EFI
+// types.
 //
 // The structure and everything it points to by physical address lie in BOOT_MEM_LOADER pages, which the kernel never frees. On entry the
 // processor is in long mode with interrupts off and runs on the loader's page tables: the kernel's image at KERNEL_VIRT (W^X by
@@ -27,6 +28,9 @@ struct boot_mem { u64 base, size; u32 type, pad; };
 
 struct boot_file { u64 phys, size; char name[128]; };
 
+// Tests of the bare machine that take the place of a guest (kernel/selftest.h).
+enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET };
+
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
     u64 phys, size;
@@ -50,7 +54,14 @@ struct boot_info {
     u32 smp;
     u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console;
     u8 drive_host;                         // 1 + number of the host's virtio disk that is the guest's; 0: none
+    u8 thread;                             // 0 default, 1 single, 2 multi
+    u8 icount, icount_shift, icount_sleep_off;
+    u8 seeded;
+    u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
+    u8 selftest;                           // enum boot_selftest
     u8 pad[5];
+    u64 seed;
+    s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1

@@ -1,5 +1,5 @@
-// The console. Output may come from any context, so a lock with interrupts off guards both devices; lines of Cupel's own and bytes
-// of the guest meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one
+// The console. Output may come from any context on any core, so a lock with interrupts off guards both devices; lines of Cupel's own and
+// bytes of the guest meet here. The screen is drawn at most every 20 ms once the timer runs: a guest's boot log costs some draws, not one
 // per line.
 //
 // Input bytes are collected in a ring by the interrupt handlers, after the Ctrl-A commands have been taken out, and offered to the
@@ -9,9 +9,12 @@
 #include <string.h>
 
 #include "kernel/base/log.h"
+#include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/fbcon.h"
 #include "kernel/hwtimer.h"
+#include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/plat_events.h"
 #include "kernel/ps2.h"
@@ -22,8 +25,9 @@ enum { INPUT_RING = 1024, CTRL_A = 1 };
 
 static struct {
     struct ticket_lock lock;
+    const struct core *owner;   // of the lock; only the owner finds itself here
     bool screen, dirty, panic;
-    // ---- input: interrupts off ----
+    // ---- input: BQL; bytes come in on the boot core only ----
     bool ctrl_a;
     u32 head, tail;
     u8 input[INPUT_RING];
@@ -31,15 +35,20 @@ static struct {
 
 static u64 console_lock(void)
 {
-    u64 flags = cpu_irq_save();
-    if (!con.panic) ticket_lock(&con.lock);
+    if (con.panic) return cpu_irq_save();
+    u64 flags = ticket_lock_irq(&con.lock);
+    con.owner = core_self();
     return flags;
 }
 
 static void console_unlock(u64 flags)
 {
-    if (!con.panic) ticket_unlock(&con.lock);
-    cpu_irq_restore(flags);
+    if (con.panic) {
+        cpu_irq_restore(flags);
+        return;
+    }
+    con.owner = NULL;
+    ticket_unlock_irq(&con.lock, flags);
 }
 
 // ---- output ----
@@ -101,7 +110,18 @@ void console_flush(void)
     console_unlock(flags);
 }
 
-void console_panic_mode(void) { con.panic = true; }
+// The lock first: a core that is stopped while it writes leaves the serial ring half moved. Unless it is this core that was interrupted
+// there.
+void console_panic_mode(void)
+{
+    (void)cpu_irq_save();
+    const struct core *c = core_self();
+    if (con.panic && con.owner == c) return;
+    if (con.owner != c) ticket_lock_last(&con.lock);
+    con.owner = c;
+    cores_stop_others();
+    con.panic = true;
+}
 
 // ---- input ----
 

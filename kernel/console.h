@@ -10,7 +10,8 @@ void console_init_input(const struct boot_info *info);    // needs ACPI and the 
 void console_refresh(void);
 // Waits until all output is out.
 void console_flush(void);
-// From now on locks are broken and everything is polled and drawn at once.
+// The end of the machine, or of Cupel: stops all other cores, where possible not in the middle of a line; from now on locks are broken and
+// everything is polled and drawn at once. Returns once only: of several cores that get here at a time, one; later calls change nothing.
 void console_panic_mode(void);
 // From trap_dispatch.
 void console_interrupt(bool serial);

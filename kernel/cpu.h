@@ -66,6 +66,14 @@ static inline u64 cpu_rdtsc(void)
     return (u64)hi << 32 | lo;
 }
 
+static inline u64 cpu_xgetbv(u32 r)
+{
+    u32 lo, hi;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(r));
+    return (u64)hi << 32 | lo;
+}
+static inline void cpu_xsetbv(u32 r, u64 v) { __asm__ volatile("xsetbv" : : "c"(r), "a"((u32)v), "d"((u32)(v >> 32)) : "memory"); }
+
 static inline u64 cpu_cr0(void) { u64 v; __asm__ volatile("mov %%cr0, %0" : "=r"(v)); return v; }
 static inline u64 cpu_cr2(void) { u64 v; __asm__ volatile("mov %%cr2, %0" : "=r"(v)); return v; }
 static inline u64 cpu_cr3(void) { u64 v; __asm__ volatile("mov %%cr3, %0" : "=r"(v)); return v; }
@@ -75,6 +83,8 @@ static inline void cpu_set_cr3(u64 v) { __asm__ volatile("mov %0, %%cr3" : : "r"
 static inline void cpu_set_cr4(u64 v) { __asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory"); }
 static inline void cpu_invlpg(u64 a) { __asm__ volatile("invlpg (%0)" : : "r"(a) : "memory"); }
 static inline void cpu_pause(void) { __asm__ volatile("pause" : : : "memory"); }
+
+static inline u64 cpu_flags(void) { u64 f; __asm__ volatile("pushfq; pop %0" : "=r"(f) : : "memory"); return f; }
 
 // Interrupts off; returns RFLAGS from before, for cpu_irq_restore.
 static inline u64 cpu_irq_save(void)
@@ -93,11 +103,36 @@ static inline NORETURN void cpu_halt_forever(void)
     for (;;) __asm__ volatile("cli; hlt" : : : "memory");
 }
 
-// A fair spinlock: whoever came first is served first. Interrupts are the caller's business.
+// A spinlock, fair where cores are real: whoever came first is served first (lock.c says what happens where they are not). Interrupts are
+// the caller's business.
 struct ticket_lock { u32 next, serving; };
-static inline void ticket_lock(struct ticket_lock *l)
+// lock.c: takes a lock that is not free.
+void ticket_lock_wait(struct ticket_lock *l);
+// It is free if next == serving. Takes it then, else changes nothing.
+static inline bool ticket_lock_try(struct ticket_lock *l)
 {
-    u32 me = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
-    while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != me) cpu_pause();
+    u32 now = __atomic_load_n(&l->serving, __ATOMIC_ACQUIRE);
+    return __atomic_compare_exchange_n(&l->next, &now, now + 1, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+}
+// Returns the TSC when waiting began, 0 if there was none.
+static inline u64 ticket_lock(struct ticket_lock *l)
+{
+    if (ticket_lock_try(l)) return 0;
+    u64 asked = __builtin_ia32_rdtsc();
+    ticket_lock_wait(l);
+    return asked;
 }
 static inline void ticket_unlock(struct ticket_lock *l) { __atomic_store_n(&l->serving, l->serving + 1, __ATOMIC_RELEASE); }
+
+// The same with interrupts off while it is held: for what interrupt handlers use too. Returns what ticket_unlock_irq wants back.
+static inline u64 ticket_lock_irq(struct ticket_lock *l)
+{
+    u64 flags = cpu_irq_save();
+    ticket_lock(l);
+    return flags;
+}
+static inline void ticket_unlock_irq(struct ticket_lock *l, u64 flags)
+{
+    ticket_unlock(l);
+    cpu_irq_restore(flags);
+}

@@ -12,7 +12,7 @@ bool hwtimer_ready(void);
 u64 hwtimer_now_ns(void);
 u64 hwtimer_wall_ns(void);
 u64 hwtimer_tsc_hz(void);
-// Interrupts off. UINT64_MAX disarms.
+// Any core, any context but NMI. UINT64_MAX disarms.
 void hwtimer_arm(enum hwtimer_user u, u64 deadline_ns);
-// From trap_dispatch.
+// From trap_dispatch, on the boot core.
 void hwtimer_interrupt(void);

@@ -1,10 +1,15 @@
 // Local APIC in both of its forms. In x2APIC mode register r (offset r << 4 in the xAPIC's page) is MSR 0x800 + r, SDM 3A 11.12.1;
 // the interrupt command register is one 64-bit write there, two 32-bit writes here. Without interrupt remapping I/O APICs reach
 // APIC ids below 255 only, which is enough: devices are routed to the boot core.
+//
+// All cores' APICs are in the boot core's mode, and it takes x2APIC mode wherever the processor has it, so that one that the firmware
+// left in that mode (there is no way back but a reset of the core) fits in. LINT0, the 8259's line, is masked everywhere; LINT1, the NMI
+// button's, reaches the boot core only: one NMI is enough to say so.
 #include "kernel/lapic.h"
 
 #include "kernel/acpi.h"
 #include "kernel/base/log.h"
+#include "kernel/core.h"
 #include "kernel/cpu.h"
 #include "kernel/traps.h"
 #include "kernel/vmem.h"
@@ -15,12 +20,14 @@ enum {   // register numbers (offset >> 4)
     R_TIMER_INIT = 0x38, R_TIMER_NOW = 0x39, R_TIMER_DIV = 0x3e,
 };
 enum {
-    LVT_MASKED = 1 << 16, LVT_TSC_DEADLINE = 2 << 17, LVT_NMI = 4 << 8, SVR_ENABLE = 1 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14, DIV_1 = 11,
+    LVT_MASKED = 1 << 16, LVT_TSC_DEADLINE = 2 << 17, LVT_NMI = 4 << 8, SVR_ENABLE = 1 << 8, DIV_1 = 11,
+    ICR_NMI = 4 << 8, ICR_INIT = 5 << 8, ICR_STARTUP = 6 << 8, ICR_BUSY = 1 << 12, ICR_ASSERT = 1 << 14,
 };
+#define APIC_BASE_BSP BIT(8)
 #define APIC_BASE_X2 BIT(10)
 #define APIC_BASE_EN BIT(11)
 
-static struct { volatile u32 *page; bool x2; } lapic;
+static struct { volatile u32 *page; u64 base; bool x2; } lapic;   // the page shows each core its own
 
 static u32 lapic_rd(unsigned r) { return lapic.x2 ? (u32)cpu_rdmsr(MSR_X2APIC + r) : lapic.page[r * 4]; }
 
@@ -43,40 +50,61 @@ static void lapic_silence_pic(void)
     for (unsigned i = 0; i < ARRAY_SIZE(seq); i++) cpu_out8(seq[i].port, seq[i].v);
 }
 
-void lapic_init(void)
+// This core's APIC on, in the common mode.
+static void lapic_setup(u32 lint1)
 {
-    lapic_silence_pic();
-    u64 base = cpu_rdmsr(MSR_APIC_BASE) | APIC_BASE_EN;
-    lapic.x2 = cpu_cpuid(1, 0).c & BIT(21);
-    if (!lapic.x2) {
-        lapic.page = vmem_map_phys(base & 0x000ffffffffff000ull, PAGE_SIZE, VMEM_WRITE | VMEM_UC);
-        ASSERT(lapic.page, "no memory to map the local APIC");
+    u64 now = cpu_rdmsr(MSR_APIC_BASE);
+    if (!(now & APIC_BASE_X2)) {   // neither x2APIC -> xAPIC nor off -> x2APIC is allowed, SDM 3A 11.12.5
+        u64 base = lapic.base | (now & APIC_BASE_BSP) | APIC_BASE_EN;
+        cpu_wrmsr(MSR_APIC_BASE, base);
+        if (lapic.x2) cpu_wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2);
     }
-    cpu_wrmsr(MSR_APIC_BASE, base);
-    if (lapic.x2) cpu_wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2);   // off -> x2APIC directly is not allowed, SDM 3A 11.12.5
     lapic_wr(R_SVR, SVR_ENABLE | VEC_SPURIOUS);
     lapic_wr(R_TPR, 0);
     lapic_wr(R_LVT_TIMER, LVT_MASKED | VEC_TIMER);
     lapic_wr(R_LVT_LINT0, LVT_MASKED);
-    lapic_wr(R_LVT_LINT1, LVT_NMI);
+    lapic_wr(R_LVT_LINT1, lint1);
     lapic_wr(R_LVT_ERROR, LVT_MASKED);
     lapic_wr(R_TIMER_DIV, DIV_1);
     lapic_eoi();
+}
+
+void lapic_init(void)
+{
+    lapic_silence_pic();
+    lapic.base = cpu_rdmsr(MSR_APIC_BASE) & 0x000ffffffffff000ull;
+    lapic.x2 = cpu_cpuid(1, 0).c & BIT(21);
+    if (!lapic.x2) {
+        lapic.page = vmem_map_phys(lapic.base, PAGE_SIZE, VMEM_WRITE | VMEM_UC);
+        ASSERT(lapic.page, "no memory to map the local APIC");
+    }
+    lapic_setup(LVT_NMI);
+    core_self()->apic_id = lapic_id();   // CPUID gave 8 bits of it
     log_info("local APIC: id %u, %s%s", lapic_id(), lapic.x2 ? "x2APIC" : "xAPIC", lapic_has_tsc_deadline() ? ", TSC deadline" : "");
 }
 
-void lapic_send(u32 dest, u8 vector)
+void lapic_init_other(void) { lapic_setup(LVT_MASKED); }
+
+// What was stored before must be seen by whom the interrupt reaches: a store to the xAPIC's uncached page waits for earlier ones, WRMSR to
+// an x2APIC does not (SDM 3A 11.12.3).
+static void lapic_command(u32 dest, u32 what)
 {
     if (lapic.x2) {
-        cpu_wrmsr(MSR_X2APIC + R_ICR, (u64)dest << 32 | ICR_ASSERT | vector);
+        __asm__ volatile("mfence; lfence" : : : "memory");
+        cpu_wrmsr(MSR_X2APIC + R_ICR, (u64)dest << 32 | what);
         return;
     }
     u64 flags = cpu_irq_save();   // the two halves belong together
     while (lapic_rd(R_ICR) & ICR_BUSY) cpu_pause();
     lapic_wr(R_ICR_HIGH, dest << 24);
-    lapic_wr(R_ICR, ICR_ASSERT | vector);
+    lapic_wr(R_ICR, what);
     cpu_irq_restore(flags);
 }
+
+void lapic_send(u32 dest, u8 vector) { lapic_command(dest, ICR_ASSERT | vector); }
+void lapic_send_nmi(u32 dest) { lapic_command(dest, ICR_ASSERT | ICR_NMI); }
+void lapic_send_init(u32 dest) { lapic_command(dest, ICR_ASSERT | ICR_INIT); }
+void lapic_send_startup(u32 dest, u8 page) { lapic_command(dest, ICR_ASSERT | ICR_STARTUP | page); }
 
 u32 lapic_timer_count(void) { return lapic_rd(R_TIMER_NOW); }
 

@@ -5,11 +5,17 @@
 
 // Switches the APIC on (x2APIC where the processor has it), the 8259 off. The timer is masked.
 void lapic_init(void);
+// The same on another core, after lapic_init on the boot core.
+void lapic_init_other(void);
 bool lapic_is_x2apic(void);
 u32 lapic_id(void);
 void lapic_eoi(void);
 // Interrupt `vector` on the core with APIC id `dest`. Any context.
 void lapic_send(u32 dest, u8 vector);
+// An NMI, an INIT, or a STARTUP IPI with real-mode code at physical page `page`, for that core. Any context.
+void lapic_send_nmi(u32 dest);
+void lapic_send_init(u32 dest);
+void lapic_send_startup(u32 dest, u8 page);
 
 // The timer, counting down at lapic_timer_hz once calibrated: one-shot.
 u32 lapic_timer_count(void);                    // current count

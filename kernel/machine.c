@@ -1,18 +1,23 @@
 // The guest machine: a q35-like PC wired from devices/ around vCPUs from tcg/. See machine.h.
 //
-// Wires. ISA interrupt n goes to 8259 input n and to I/O APIC pin n, but for the timer: interrupt 0 is pin 2, as on every PC and as the MADT says.
-// Memory. RAM below the PCI Express window at 0xb0000000, the rest above 4 GiB; 0xa0000-0xbffff is left to a display; 0xc0000-0xfffff is RAM.
+// Wires. ISA interrupt n goes to 8259 input n and to I/O APIC pin n, but for the timer: interrupt 0 is pin 2, as on every PC and as the
+// MADT says.
+// Memory. RAM below the PCI Express window at 0xb0000000, the rest above 4 GiB; 0xa0000-0xbffff is left to a display; 0xc0000-0xfffff is
+// RAM.
 //
-// Reset. The vCPU's loop returns, chips and vCPUs go to their power-up state, and the kernel is loaded again from the images, as firmware would.
+// Reset. The vCPU's loop returns, chips and vCPUs go to their power-up state, and the kernel is loaded again from the images, as firmware
+// would.
 #include "kernel/machine.h"
 
 #include "devices/clock.h"
 #include "devices/devices.h"
+#include "devices/icount.h"
 #include "devices/load.h"
 #include "devices/virtio.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
+#include "kernel/machine_cores.h"
 #include "kernel/plat.h"
 #include "tcg/guest/x86/start.h"
 #include "tcg/phys.h"
@@ -26,8 +31,9 @@ static struct machine {
     struct machine_config cfg;
     struct phys *phys;
     struct tcg *tcg;
-    struct vcpu *cpu;
-    struct lapic *lapic;
+    struct vcpu *cpus[VCPUS_MAX];
+    struct vcpu *cpu;             // cpus[0], which boots; the chips' wires end there
+    unsigned n_cores;
     struct ioapic *ioapic;
     struct pic *pic;
     struct irq isa[ISA_IRQS], gsi[GSIS];
@@ -42,7 +48,6 @@ static struct machine {
     struct virtio_blk *blk[MACHINE_DRIVES];
     struct plat_io *io[MACHINE_IOTHREADS];
     u8 *ram;
-    u64 dma_pages;                // pages with code that devices wrote while the translator was in the midst of things: first << 32 | last. Atomic
     u64 entropy;
     bool quit, stopped;
 } m;
@@ -64,44 +69,24 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-// Device writes from interrupt context and I/O threads (disks, virtio-console input) find the translator in the middle of anything: the pages are noted, and
-// the vCPU drops their TBs at its next exit, as a processor may go on for a moment with what it fetched before. The note is one word, the
-// range of pages: whoever finds it empty asks the vCPU to look.
-enum { DMA_NONE = 0 };            // no range: page 0 alone would be last 0, so `last' is kept plus one
+static void code_written(void *opaque UNUSED, struct gpa a, u64 len) { (void)tb_invalidate_phys(m.tcg, a, len, NULL); }
 
-static void drop_noted(struct vcpu *c UNUSED, void *arg UNUSED)
+// splitmix64, as in the vCPU's RDRAND; a stream of its own.
+static u64 seeded_next(void)
 {
-    u64 noted = __atomic_exchange_n(&m.dma_pages, DMA_NONE, __ATOMIC_SEQ_CST);
-    u64 first = noted >> 32, end = noted & UINT32_MAX;
-    if (noted != DMA_NONE) (void)tb_invalidate_phys(m.tcg, gpa(first << PAGE_SHIFT), (end - first) << PAGE_SHIFT, NULL);
-}
-
-static void note_pages(u64 first, u64 end)
-{
-    u64 old = __atomic_load_n(&m.dma_pages, __ATOMIC_SEQ_CST), new;
-    do {
-        new = first << 32 | end;
-        if (old != DMA_NONE) new = min_u64(first, old >> 32) << 32 | max_u64(end, old & UINT32_MAX);
-        if (new == old) return;
-    } while (!__atomic_compare_exchange_n(&m.dma_pages, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
-    if (old == DMA_NONE) cpu_run_async(m.cpu, drop_noted, NULL);
-}
-
-static void code_written(void *opaque UNUSED, struct gpa a, u64 len)
-{
-    if (!plat_in_interrupt() && plat_core_id() != PLAT_NO_CORE) {
-        (void)tb_invalidate_phys(m.tcg, a, len, NULL);
-        return;
-    }
-    u64 first = a.v >> PAGE_SHIFT, last = (a.v + len - 1) >> PAGE_SHIFT;
-    while (first <= last && !tb_page_has_code(m.tcg, gpa(first << PAGE_SHIFT))) first++;
-    while (last > first && !tb_page_has_code(m.tcg, gpa(last << PAGE_SHIFT))) last--;
-    if (first <= last) note_pages(first, last + 1);
+    u64 z = m.entropy += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
 }
 
 static void entropy(void *opaque UNUSED, void *buf, size_t len)
 {
     u8 *p = buf;
+    if (m.cfg.seeded) {
+        for (size_t n = 0; n < len; n++) p[n] = (u8)seeded_next();
+        return;
+    }
     for (size_t n = 0; n < len; n++) {
         u64 v = __builtin_ia32_rdtsc() ^ plat_time_ns() * 0x9e3779b97f4a7c15ull;
         if (n % 8 == 0) __asm__ volatile("1: rdrand %0\n\tjnc 1b" : "=r"(m.entropy) : : "cc");
@@ -109,7 +94,10 @@ static void entropy(void *opaque UNUSED, void *buf, size_t len)
     }
 }
 
-static void map_changed(void *opaque UNUSED) { vcpu_request_tlb_flush(m.cpu); }
+static void map_changed(void *opaque UNUSED)
+{
+    for (unsigned n = 0; n < m.cfg.smp; n++) vcpu_request_tlb_flush(m.cpus[n]);
+}
 
 // The virtio console, where there is one with a driver, is what the keyboard types into.
 static bool console_input(u8 byte)
@@ -118,6 +106,40 @@ static bool console_input(u8 byte)
 }
 
 static void console_out(const void *buf, size_t len) { plat_console_write(buf, len); }
+
+// ---- time -----------------------------------------------------------------------------------------------------------------------
+
+static u64 count(void) { return icount_now(m.tcg); }
+static void moved(void) { icount_moved(m.tcg); }
+static u64 virtual_ns(void) { return clock_ns(CLOCK_VIRTUAL_); }
+
+// Before the first device: timers are on the clock then.
+static void icount_create(void)
+{
+    static const struct icount_hooks hooks = {.turn = icount_turn_clock, .idle = icount_wait};
+    struct icount_config ic = {.shift = m.cfg.icount.shift, .sleep = !m.cfg.icount.sleep_off, .count = count, .moved = moved};
+    icount_set_hooks(m.tcg, &hooks);
+    icount_start(&ic);
+    for (unsigned n = 0; n < m.cfg.smp; n++) x86_vcpu_set_clock(m.cpus[n], virtual_ns);
+}
+
+static void rtc_start(void)
+{
+    const struct machine_config *c = &m.cfg;
+    u64 wall = plat_wall_ns();
+    s64 sec = (s64)(wall / NS_PER_SEC);
+    u32 ns = (u32)(wall % NS_PER_SEC);
+    bool vm = c->rtc.clock == RTC_CLOCK_VM || (c->icount.on && c->rtc.clock == RTC_CLOCK_DEFAULT);
+    if (c->rtc.base == RTC_BASE_LOCAL) {
+        sec += c->rtc.sec;
+    } else if (c->rtc.base == RTC_BASE_DATE || (c->rtc.base == RTC_BASE_DEFAULT && c->icount.on)) {
+        sec = c->rtc.base == RTC_BASE_DATE ? c->rtc.sec : ICOUNT_RTC_BASE;
+        ns = 0;
+    } else if (!vm) {
+        return;                                    // the wall clock's UTC: as rtc_new made it
+    }
+    rtc_set_time(m.rtc, vm, sec, ns);
+}
 
 // ---- building ---------------------------------------------------------------------------------------------------------------
 
@@ -167,17 +189,20 @@ static bool ram_create(char *err, size_t errlen)
 static void devices_create(u64 tsc_hz)
 {
     struct phys *p = m.phys;
-    m.lapic = lapic_new(p, m.cpu, 0);
-    lapic_set_tsc(m.lapic, tsc_hz, x86_vcpu_tsc);
     m.ioapic = ioapic_new(p);
     m.pic = pic_new(p, m.cpu);
-    lapic_set_pic(m.lapic, m.cpu, pic_ack, m.pic);
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
+        struct lapic *l = lapic_new(p, m.cpus[n], n);
+        lapic_set_tsc(l, tsc_hz, x86_vcpu_tsc);
+        if (n == 0) lapic_set_pic(l, m.cpu, pic_ack, m.pic);
+    }
     for (unsigned n = 0; n < ISA_IRQS; n++) m.isa[n] = (struct irq){isa_set, NULL, n};
     for (unsigned n = 0; n < GSIS; n++) m.gsi[n] = ioapic_pin(m.ioapic, n);
     m.pit = pit_new(p, m.isa[0]);
     m.rtc = rtc_new(p, m.isa[8], m.cfg.ram_size);
     u64 low = min_u64(m.cfg.ram_size, LOW_RAM_END);
     rtc_set_memory(m.rtc, low, m.cfg.ram_size - low);
+    rtc_start();
     m.hpet = hpet_new(p, m.gsi, GSIS);
     hpet_set_legacy(m.hpet, m.pit, m.rtc, m.isa[0], m.isa[8]);
     m.serial = serial_new(p, 0x3f8, m.isa[4], m.cfg.serial_out ? m.cfg.serial_out : console_out);
@@ -203,19 +228,42 @@ static bool kernel_start(char *err, size_t errlen)
     struct load_result r = {0};
     rq.rsdp = acpi_tables_build(m.phys, m.cfg.smp);
     if (!load_kernel(m.phys, &rq, &r, err, errlen)) return false;
-    x86_vcpu_reset(m.cpu);
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
+        x86_vcpu_reset(m.cpus[n]);
+        m.cpus[n]->apic_ops->reset(m.cpus[n]->apic, false);
+    }
     struct x86_start s = {.mode64 = r.mode64, .pc = r.entry, .rsi = r.rsi, .rsp = r.rsp, .cr3 = r.cr3, .gdt_base = r.gdt_base,
                           .gdt_limit = r.gdt_limit, .cs = r.cs, .ds = r.ds, .eax = r.eax, .ebx = r.ebx};
     x86_vcpu_start(m.cpu, &s);
     return true;
 }
 
+// Why icount is not possible with this configuration, or NULL.
+static const char *icount_refusal(const struct machine_config *c)
+{
+    if (!c->icount.on) return NULL;
+    if (c->icount.shift > ICOUNT_SHIFT_MAX) return "icount: shift is 0 to 10";
+    if (c->threads == THREADS_MULTI || (c->smp > 1 && c->threads != THREADS_SINGLE))
+        return "icount needs the vCPUs one at a time, since it is their instructions that time is made of: use accel tcg,thread=single";
+    return NULL;
+}
+
 static bool config_check(char *err, size_t errlen)
 {
     const struct machine_config *c = &m.cfg;
+    if (icount_refusal(c)) return fail(err, errlen, icount_refusal(c));
     if (!c->kernel.data) return fail(err, errlen, "no guest: give a kernel with -kernel (kernel in cupel.conf)");
-    if (c->smp != 1) return fail(err, errlen, "smp: more than one guest CPU is not there yet; use 1");
+    if (c->smp > VCPUS_MAX) {
+        fmt_snprintf(err, errlen, "smp: at most %d vCPUs, not %u", VCPUS_MAX, c->smp);
+        return false;
+    }
+    if (c->tb_size && c->tb_size < tcg_cache_min(c->smp)) {
+        fmt_snprintf(err, errlen, "tb-size: %u vCPUs need a code cache of at least %llu MiB", c->smp,
+                     (unsigned long long)((tcg_cache_min(c->smp) + MIB - 1) / MIB));
+        return false;
+    }
     if (c->ram_size < 16 * MIB || c->ram_size % MIB) return fail(err, errlen, "memory: at least 16 MiB, in whole MiB");
+    if (c->tb_size && c->tb_size < MACHINE_TB_SIZE_MIN) return fail(err, errlen, "tb-size: the code cache needs at least 4 MiB");
     return true;
 }
 
@@ -226,24 +274,32 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
         .timer = clocks_run_expired, .attention = attention, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
+    if (m.cfg.icount.on && !m.cfg.seeded) m.cfg.seed = ICOUNT_SEED;
+    m.cfg.seeded |= m.cfg.icount.on;
+    m.entropy = ~m.cfg.seed;           // not the numbers of RDRAND
     if (!config_check(err, errlen)) return false;
     if (host_missing()) {
         fmt_snprintf(err, errlen, "this processor lacks %s, which translated code needs; a PC from 2014 or later has it", host_missing());
         return false;
     }
-    struct tcg_config tc = {.cache_size = cfg->tb_size ? cfg->tb_size : TB_CACHE_DEFAULT, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
-                            .max_insns = TB_MAX_INSNS};
+    u64 cache = cfg->tb_size ? cfg->tb_size : max_u64(TB_CACHE_DEFAULT, align_up(tcg_cache_min(m.cfg.smp), MIB));
+    struct tcg_config tc = {.cache_size = cache, .vcpus = m.cfg.smp, .exit_poll = cfg->exit_poll, .no_chain = cfg->no_chain,
+                            .max_insns = TB_MAX_INSNS, .icount = cfg->icount.on};
     m.tcg = tcg_new(&tc);
     if (!m.tcg) return fail(err, errlen, "no memory for the code cache; make it smaller with -accel tcg,tb-size=MiB");
     m.phys = phys_new();
     if (!ram_create(err, errlen)) return false;
-    u64 tsc_hz = read_tsc_hz();
-    m.cpu = x86_vcpu_new(m.tcg, m.phys, 0, m.cfg.smp, tsc_hz);
-    if (!m.cpu) return fail(err, errlen, "no memory for the vCPU");
+    u64 tsc_hz = cfg->icount.on ? NS_PER_SEC : read_tsc_hz();     // the host's rate must not reach a deterministic guest
+    for (unsigned n = 0; n < m.cfg.smp; n++) {
+        if (!(m.cpus[n] = x86_vcpu_new(m.tcg, m.phys, n, m.cfg.smp, tsc_hz))) return fail(err, errlen, "no memory for the vCPUs");
+        if (m.cfg.seeded) x86_vcpu_set_seed(m.cpus[n], m.cfg.seed + n);
+    }
+    m.cpu = m.cpus[0];
     clocks_init();
     if (!iothreads_create(err, errlen)) return false;
     plat_events_set(&events);
     bql_lock();
+    if (cfg->icount.on) icount_create();
     devices_create(tsc_hz);
     static const struct phys_hooks hooks = {.code_written = code_written, .map_changed = map_changed};
     phys_set_hooks(m.phys, &hooks);
@@ -283,18 +339,39 @@ static void wait_while_stopped(void)
     clock_pause_vm();
     u64 since = __builtin_ia32_rdtsc();
     while (m.stopped && !m.quit) plat_idle();
-    x86_vcpu_tsc_hold(m.cpu, __builtin_ia32_rdtsc() - since);
+    u64 stood = __builtin_ia32_rdtsc() - since;
+    for (unsigned n = 0; n < m.cfg.smp; n++) x86_vcpu_tsc_hold(m.cpus[n], stood);
     clock_resume_vm();
     bql_unlock();
 }
 
-enum machine_end machine_run(int *code)
+// FNV-1a, 64 bits (draft-eastlake-fnv).
+static u64 ram_hash(void)
 {
-    bql_lock();
-    clock_resume_vm();
-    bql_unlock();
+    u64 h = 0xcbf29ce484222325ull;
+    for (u64 n = 0; n < m.cfg.ram_size; n++) h = (h ^ m.ram[n]) * 0x100000001b3ull;
+    return h;
+}
+
+static void icount_text(char *buf, size_t len)
+{
+    fmt_snprintf(buf, len, "instructions=%llu virtual_ns=%llu waited_ns=%llu", (unsigned long long)count(), (unsigned long long)icount_ns(),
+                 (unsigned long long)icount_waited_ns());
+}
+
+static void icount_report(void)
+{
+    char text[128];
+    if (!m.cfg.icount.on || !(trace_mask() & TRACE_ICOUNT)) return;
+    icount_text(text, sizeof text);
+    trace_write("icount: %s ram_fnv1a64=%016llx\n", text, (unsigned long long)ram_hash());
+}
+
+static enum machine_end run(int *code)
+{
     for (;;) {
-        u32 ev = vcpu_run(m.cpu);
+        cores_release();
+        u32 ev = cores_run();
         if (m.quit) return MACHINE_QUIT;
         if (ev & VCPU_EV_SHUTDOWN) {
             *code = m.cpu->shutdown_code;
@@ -306,6 +383,17 @@ enum machine_end machine_run(int *code)
         }
         if (ev & VCPU_EV_STOP) wait_while_stopped();
     }
+}
+
+enum machine_end machine_run(int *code)
+{
+    m.n_cores = cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
+    bql_lock();
+    clock_resume_vm();
+    bql_unlock();
+    enum machine_end end = run(code);
+    icount_report();
+    return end;
 }
 
 void machine_quit(void)
@@ -324,9 +412,31 @@ void machine_stop(void)
 
 void machine_cont(void) { m.stopped = false; }
 
+static void info_icount(void (*out)(void *o, const char *s), void *o)
+{
+    char text[128];
+    if (!m.cfg.icount.on) {
+        out(o, "icount is off (option -icount, key icount)\n");
+        return;
+    }
+    icount_text(text, sizeof text);
+    out(o, text);
+    fmt_snprintf(text, sizeof text, " shift=%u sleep=%s\n", m.cfg.icount.shift, m.cfg.icount.sleep_off ? "off" : "on");
+    out(o, text);
+}
+
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o)
 {
-    if (!__builtin_strcmp(what, "registers")) m.cpu->ops->dump(m.cpu, out, o);
-    else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, m.cpu, out, o);
-    else out(o, "info: registers, jit\n");
+    if (!__builtin_strcmp(what, "registers")) {
+        for (unsigned n = 0; n < m.cfg.smp; n++) {
+            char line[32];
+            fmt_snprintf(line, sizeof line, "CPU#%u\n", n);
+            if (m.cfg.smp > 1) out(o, line);
+            m.cpus[n]->ops->dump(m.cpus[n], out, o);
+        }
+    } else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, out, o);
+    else if (!__builtin_strcmp(what, "timers")) clocks_info(out, o);
+    else if (!__builtin_strcmp(what, "icount")) info_icount(out, o);
+    else if (!__builtin_strcmp(what, "sync-profile")) bql_info(out, o);
+    else out(o, "info: registers, jit, timers, icount, sync-profile\n");
 }

@@ -1,16 +1,19 @@
 // The kernel's life: bring-up, the guest machine, the end. Each line of the bring-up relies on those above it.
 #include "kernel/acpi.h"
+#include "kernel/ap.h"
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
+#include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
 #include "kernel/ramdisk.h"
+#include "kernel/selftest.h"
 #include "kernel/traps.h"
 #include "kernel/virtio_blk.h"
 #include "kernel/vmem.h"
@@ -20,6 +23,7 @@ void kernel_main(const struct boot_info *info);
 static void main_bring_up(const struct boot_info *info)
 {
     core_init_boot();              // GS:0, segments, stacks for #DF and NMI, SSE and AVX
+    lock_init();                   // how spinlocks wait
     traps_init();                  // from here on, a fault shows a dump ...
     console_init_early(info);      // ... on the serial line
     log_info("Cupel %s (build %s) on the bare machine", CUPEL_VERSION, CUPEL_BUILD);
@@ -34,7 +38,9 @@ static void main_bring_up(const struct boot_info *info)
     lapic_init();                  // interrupts can be delivered
     hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
     console_init_input(info);      // serial and keyboard interrupts
+    power_init();                  // the end takes no locks, so what it maps is mapped now
     __asm__ volatile("sti");       // all that can interrupt has its handler
+    ap_start_all(info);            // the other cores, parked
 }
 
 static struct blob main_blob(const struct boot_file *f)
@@ -87,12 +93,18 @@ void kernel_main(const struct boot_info *info)
         log_error("%s", info->error);
         plat_exit(1);
     }
+    if (info->selftest) selftest_run((enum boot_selftest)info->selftest);
     struct machine_config cfg = {
         .ram_size = info->guest_ram, .smp = info->smp, .kernel = main_blob(&info->kernel), .initrd = main_blob(&info->initrd),
         .append = info->append, .exit_poll = info->exit_poll, .no_chain = info->no_chain,
         .no_reboot = info->no_reboot, .tb_size = info->tb_size,
         .debug_exit_base = info->debug_exit_base, .debug_exit_size = info->debug_exit_size, .debugcon = info->debugcon,
         .virtio_rng = info->virtio_rng, .virtio_console = info->virtio_console,
+        .threads = info->thread == 1 ? THREADS_SINGLE : info->thread == 2 ? THREADS_MULTI : THREADS_DEFAULT,
+        .icount = {.on = info->icount, .shift = info->icount_shift, .sleep_off = info->icount_sleep_off},
+        .seeded = info->seeded, .seed = info->seed,
+        .rtc = {.base = info->rtc_base == 1 ? RTC_BASE_UTC : info->rtc_base == 2 ? RTC_BASE_DATE : RTC_BASE_DEFAULT, .sec = info->rtc_sec,
+                .clock = info->rtc_clock == 1 ? RTC_CLOCK_HOST : info->rtc_clock == 2 ? RTC_CLOCK_VM : RTC_CLOCK_DEFAULT},
     };
     main_drive(&cfg, info);
     char err[512] = "";
@@ -100,6 +112,7 @@ void kernel_main(const struct boot_info *info)
         log_error("[%s] %s", info->title, err);
         plat_exit(1);
     }
+    if (cfg.icount.on) trace_set_mask(TRACE_ICOUNT);   // there is no -d here: the line at the end is always written
     int code = 0;
     enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
     virtio_blk_finish_all();

@@ -1,8 +1,8 @@
 /* The other way in: from a Multiboot2 loader such as GRUB, on PCs with a legacy BIOS (and in simulators that have no UEFI firmware).
    Multiboot2 Specification 2.0: the header (3.1) makes the loader place the ELF at its physical addresses and enter at `entry_address' in
    32-bit protected mode, paging and interrupts off, EAX = magic, EBX = physical address of the information (3.3). From there to long mode
-   (SDM 3A 10.8.5) takes page tables, which are the smallest that serve: the first 4 GiB at their physical address and the image at its linked
-   one, in 2 MiB pages. multiboot.c builds the real ones, and what the UEFI loader would hand over, before kernel_entry runs.
+   (SDM 3A 10.8.5) takes page tables, which are the smallest that serve: the first 4 GiB at their physical address and the image at its
+   linked one, in 2 MiB pages. multiboot.c builds the real ones, and what the UEFI loader would hand over, before kernel_entry runs.
    The code is linked high but runs low until the far jump: symbols are taken by PHYS. */
     .set LOAD, 0x200000                            /* linker.ld and KERNEL_LOAD: 2 MiB-aligned */
     .set PHYS, LOAD - 0xffffffff80000000           /* linked address + PHYS = physical address */

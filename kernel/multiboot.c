@@ -1,9 +1,9 @@
 // From a Multiboot2 loader's information to struct boot_info: the BIOS PC's counterpart of boot/handoff.c.
 //
-// There is no firmware to read files or to show a menu; GRUB did both. One module is cupel.conf, the same file as on a UEFI stick, the others
-// are the files that it names; a module's text in GRUB's configuration says which ("module2 FILE NAME"). The kernel's command line
-// is the name or number of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel shows once it has
-// a console: nothing here can print.
+// There is no firmware to read files or to show a menu; GRUB did both. One module is cupel.conf, the same file as on a UEFI stick, the
+// others are the files that it names; a module's text in GRUB's configuration says which ("module2 FILE NAME"). The kernel's command line
+// is the name or number of the boot entry, none meaning the default. What is wrong with any of it becomes info->error, which the kernel
+// shows once it has a console: nothing here can print.
 #include "kernel/multiboot.h"
 
 #include <string.h>
@@ -13,7 +13,10 @@
 #include "kernel/base/date.h"
 #include "kernel/base/fmt.h"
 #include "kernel/cpu.h"
+#include "kernel/machine.h"
 #include "kernel/serial.h"
+
+_Static_assert((int)CONFIG_TB_SIZE_MIN == (int)MACHINE_TB_SIZE_MIN, "cupel.conf refuses what the machine does");
 
 enum { TAG_END = 0, TAG_CMDLINE = 1, TAG_MODULE = 3, TAG_MAP = 6, TAG_FRAMEBUFFER = 8, TAG_RSDP1 = 14, TAG_RSDP2 = 15 };
 

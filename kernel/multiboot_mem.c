@@ -2,8 +2,8 @@
 //
 // Sources (the firmware's map, the kernel's image, modules) come in any order and overlap; what is wanted is ascending and does not. The
 // sweep goes from boundary to boundary and gives each piece the highest rank among the sources that cover it. One piece of free memory then
-// holds everything that must outlive this code: struct boot_info, the map and the tables of the hand-over, as boot/paging.c builds them under
-// UEFI: all RAM at DIRECT_MAP_BASE, the image by 4 KiB pages, W^X.
+// holds everything that must outlive this code: struct boot_info, the map and the tables of the hand-over, as boot/paging.c builds them
+// under UEFI: all RAM at DIRECT_MAP_BASE, the image by 4 KiB pages, W^X.
 #include <string.h>
 
 #include "kernel/base/bits.h"

@@ -1,6 +1,6 @@
 // Panics: text, registers, backtrace with names, and what the vCPU was doing. It may run in any state of the machine, so it
-// believes nothing: every address is checked against the page tables before it is read, the console's locks are broken, and a
-// second fault while it prints only halts.
+// believes nothing: every address is checked against the page tables before it is read, the other cores are stopped and the console's
+// locks broken, and a second fault while it prints only halts.
 #include "kernel/panic.h"
 
 #include "kernel/base/fmt.h"
@@ -92,9 +92,9 @@ void panic_trap(struct trap_frame *f)
         "#GP general protection", "#PF page fault", "#15",
         "#MF x87 error", "#AC alignment", "#MC machine check", "#XM SIMD error", "#VE", "#CP control protection",
     };
-    panic_begin();
+    const struct core *c = panic_begin();
     const char *name = f->vector < 32 && names[f->vector] ? names[f->vector] : "exception";
-    panic_print("\ncupel: fatal: %s (vector %llu)\n", name, (unsigned long long)f->vector);
+    panic_print("\ncupel: fatal: %s (vector %llu) on core %u\n", name, (unsigned long long)f->vector, c->id);
     const char *guard = f->vector == 8 || f->vector == 14 ? core_guard_name(cpu_cr2()) : NULL;
     if (guard) panic_print("%s\n", guard);
     else if (f->vector == 14)
@@ -109,6 +109,7 @@ void plat_panic(const char *text)
 {
     const struct core *c = panic_begin();
     panic_print("\ncupel: panic: %s\n", text);
+    if (plat_core_count() > 1) panic_print("on core %u\n", c->id);
     panic_backtrace(0, (u64)__builtin_frame_address(0));
     if (c->frame) {
         panic_print("in a handler (vector %llu); interrupted:\n", (unsigned long long)c->frame->vector);

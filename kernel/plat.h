@@ -14,6 +14,7 @@
 // may touch vector registers, use vcpu_fpu_release() (tcg/run/vcpu.h) - the dispatcher of device accesses does so for devices.
 #pragma once
 
+#include "kernel/base/lockstat.h"
 #include "kernel/base/types.h"
 
 // ---- memory -------------------------------------------------------------------------------------------
@@ -34,14 +35,23 @@ u64 plat_wall_ns(void);
 void plat_timer_arm(u64 deadline_ns);
 
 // ---- the big lock ---------------------------------------------------------------------------------------
-// Interrupts off on this core plus the ticket lock between cores. Not recursive: taking it twice, or releasing it unheld, panics
-// with the place. What arrived meanwhile is handled at unlock.
+// Interrupts off on this core plus the ticket lock between cores. Not recursive: taking it twice, releasing it unheld, or finding
+// interrupts enabled while it is held panics with the place. What arrived meanwhile is handled at unlock.
 void bql_lock_at(const char *file, int line);
 void bql_unlock_at(const char *file, int line);
 #define bql_lock() bql_lock_at(__FILE__, __LINE__)
 #define bql_unlock() bql_unlock_at(__FILE__, __LINE__)
 // Held by this core (interrupt handlers hold it while they run callbacks)?
 bool bql_held(void);
+// How often core `id` took it, waited for it, and for how long. False: that core does not run. Any context.
+bool plat_bql_stats(unsigned id, struct lockstat *s) MUST_CHECK;
+
+// Interrupts off on this core, without the lock: for sections so short that a spinlock of one's own guards them. Returns what
+// plat_irq_restore wants; nests. What arrived meanwhile is handled at the last restore. Any context.
+bool plat_irq_save(void);
+void plat_irq_restore(bool saved);
+// A turn of a loop that waits for another core; `turn` counts them. Hosted, it gives the processor away now and then.
+void plat_relax(unsigned turn);
 
 // ---- cores ----------------------------------------------------------------------------------------------
 unsigned plat_core_count(void);

@@ -4,10 +4,13 @@
 
 #include "kernel/acpi.h"
 #include "kernel/base/log.h"
+#include "kernel/console.h"
 #include "kernel/cpu.h"
 #include "kernel/vmem.h"
 
 enum { PM1_SCI_EN = 1, PM1_SLP_EN = 1 << 13, PM1_SLP_SHIFT = 10 };
+
+static volatile u8 *power_reset_reg;   // mapped beforehand: the end takes no locks; NULL: there is none
 
 static void power_wait(u64 tsc_ticks)
 {
@@ -22,6 +25,12 @@ static void pm1_sleep(const struct acpi_gas *g, u8 typ)
     u16 v = (u16)((pm1_read(g) & ~(7 << PM1_SLP_SHIFT | PM1_SLP_EN)) | typ << PM1_SLP_SHIFT);
     cpu_out16((u16)g->address, v);
     cpu_out16((u16)g->address, (u16)(v | PM1_SLP_EN));
+}
+
+void power_init(void)
+{
+    const struct acpi_info *a = acpi_info();
+    if (a->has_reset && a->reset.space == 0) power_reset_reg = vmem_map_phys(a->reset.address, 1, VMEM_WRITE | VMEM_UC);
 }
 
 void power_off(void)
@@ -47,15 +56,14 @@ static void power_reset_acpi(const struct acpi_info *a)
     if (a->reset.space == 1) {
         cpu_out8((u16)a->reset.address, a->reset_value);
     } else if (a->reset.space == 0) {
-        volatile u8 *r = vmem_map_phys(a->reset.address, 1, VMEM_WRITE | VMEM_UC);
-        if (r) *r = a->reset_value;
+        if (power_reset_reg) *power_reset_reg = a->reset_value;
     }
     power_wait(100000000);
 }
 
 void power_reset(void)
 {
-    (void)cpu_irq_save();
+    console_panic_mode();
     power_reset_acpi(acpi_info());
     cpu_out8(0xcf9, 2);
     cpu_out8(0xcf9, 6);

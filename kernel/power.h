@@ -3,6 +3,8 @@
 
 #include "kernel/base/types.h"
 
-// Returns only if the machine has no way that works.
+// Maps what the two below need.
+void power_init(void);
+// Both come after console_panic_mode, or call it. Returns only if the machine has no way that works.
 void power_off(void);
 NORETURN void power_reset(void);

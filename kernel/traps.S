@@ -1,6 +1,6 @@
 /* 256 stubs of 16 bytes, one per vector, which complete the frame of traps.h with error code and vector, and the common way in and out.
-   General registers only are saved: handlers touch nothing else. The stack pointer is 16-byte aligned at the call: the processor aligns before
-   pushing 5 words, and 17 more follow. */
+   General registers only are saved: handlers touch nothing else. The stack pointer is 16-byte aligned at the call: the processor aligns
+   before pushing 5 words, and 17 more follow. */
     .text
     .balign 16
     .globl trap_stubs
@@ -54,4 +54,14 @@ trap_common:
     pop %rax
     add $16, %rsp
     iretq
+
+/* STI takes effect after the next instruction: an interrupt that is pending now ends the HLT (SDM 2B, STI). traps.c knows the labels. */
+    .globl core_sleep, core_sleep_hlt, core_sleep_end
+core_sleep:
+    sti
+core_sleep_hlt:
+    hlt
+core_sleep_end:
+    cli
+    ret
     .section .note.GNU-stack,"",@progbits

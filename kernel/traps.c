@@ -5,8 +5,10 @@
 // where the interrupted code goes on: that is how translated code is left without polling, whatever the interrupt was.
 #include "kernel/traps.h"
 
+#include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/hwtimer.h"
 #include "kernel/lapic.h"
@@ -17,7 +19,7 @@
 struct idt_gate { u16 off0, sel; u8 ist, type; u16 off1; u32 off2, zero; };
 _Static_assert(sizeof(struct idt_gate) == 16, "SDM 3A 6.14.1");
 
-extern const u8 trap_stubs[256][16];
+extern const u8 trap_stubs[256][16], core_sleep_hlt[], core_sleep_end[];
 
 static struct idt_gate traps_idt[256] __attribute__((aligned(16)));
 
@@ -38,6 +40,11 @@ void traps_init(void)
         traps_idt[v] = (struct idt_gate){.off0 = (u16)a, .sel = SEL_CODE, .ist = trap_ist(v), .type = 0x8e,   // interrupt gate: IF off
                                          .off1 = (u16)(a >> 16), .off2 = (u32)(a >> 32)};
     }
+    traps_load();
+}
+
+void traps_load(void)
+{
     struct { u16 limit; u64 base; } __attribute__((packed)) idtr = {sizeof(traps_idt) - 1, (u64)traps_idt};
     __asm__ volatile("lidt %0" : : "m"(idtr));
 }
@@ -56,8 +63,9 @@ static void trap_exception(struct core *c, struct trap_frame *f)
     panic_trap(f);
 }
 
-static void trap_interrupt(struct trap_frame *f)
+static void trap_interrupt(struct core *c, struct trap_frame *f)
 {
+    if (c->bql_held) panic("interrupts are on (rip %#llx), but %s:%d holds the BQL", (unsigned long long)f->rip, c->bql_file, c->bql_line);
     switch (f->vector) {
     case VEC_TIMER: hwtimer_interrupt(); break;
     case VEC_SERIAL: case VEC_KEYBOARD: console_interrupt(f->vector == VEC_SERIAL); break;
@@ -68,17 +76,21 @@ static void trap_interrupt(struct trap_frame *f)
     }
     lapic_eoi();
     const struct plat_events *ev = plat_events_get();
-    if (ev->interrupted) f->rip = ev->interrupted(f->rip);
+    if (ev->interrupted && core_self()->state == CORE_STARTED) f->rip = ev->interrupted(f->rip);
 }
 
 void trap_dispatch(struct trap_frame *f)
 {
     struct core *c = core_self();
+    // Between STI and HLT no interrupt comes, but an NMI may, and the shadow of STI is gone when it returns: the interrupt that was
+    // waiting would then come before the HLT, and that would sleep on. So whatever interrupts there ends the sleep.
+    if (f->rip == (u64)core_sleep_hlt) f->rip = (u64)core_sleep_end;
+    if (f->vector == 2 && cores_nmi()) return;
     struct trap_frame *outer = c->frame;
     c->frame = f;
     c->in_interrupt++;
     if (f->vector < 32) trap_exception(c, f);
-    else trap_interrupt(f);
+    else trap_interrupt(c, f);
     c->in_interrupt--;
     c->frame = outer;
 }

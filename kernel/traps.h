@@ -16,5 +16,7 @@ enum {   // interrupt vectors of the bare-metal side
 
 // Loads the IDT. After it, a fault shows a dump.
 void traps_init(void);
+// Loads it on another core.
+void traps_load(void);
 // traps.S calls it with interrupts off.
 void trap_dispatch(struct trap_frame *f);

@@ -1,6 +1,6 @@
 // Page tables and the memory that is named by virtual address. Tables come from the physical allocator and are reached through the
-// direct map. One address space, one core that changes it: INVLPG suffices (with more cores, unmapping will need a shoot-down;
-// mapping never does).
+// direct map. All cores share one address space. One of them at a time changes it, under a lock that is released before the others are
+// told of an unmapping (cores.c says how); readers take no lock, because entries are single words and tables are never freed.
 //
 // SDM 3A 4.5 for the formats. Nothing is ever both writable and executable, the direct map does not contain the kernel's image, and the
 // guard pages of the stacks are left out.
@@ -10,6 +10,7 @@
 
 #include "kernel/base/log.h"
 #include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/pmem.h"
 
@@ -57,7 +58,7 @@ static u64 *vmem_entry(u64 virt, unsigned shift, bool make)
     return &t[bits_get(virt, shift, 9)];
 }
 
-bool vmem_map(u64 virt, u64 phys, u64 size, unsigned prot)
+static bool vmem_map_locked(u64 virt, u64 phys, u64 size, unsigned prot)
 {
     ASSERT((prot & (VMEM_WRITE | VMEM_EXEC)) != (VMEM_WRITE | VMEM_EXEC), "W^X at %llx", (unsigned long long)virt);
     u64 bits = vmem_pte(prot);
@@ -72,6 +73,14 @@ bool vmem_map(u64 virt, u64 phys, u64 size, unsigned prot)
         size -= step;
     }
     return true;
+}
+
+bool vmem_map(u64 virt, u64 phys, u64 size, unsigned prot)
+{
+    u64 flags = ticket_lock_irq(&vmem.lock);
+    bool ok = vmem_map_locked(virt, phys, size, prot);
+    ticket_unlock_irq(&vmem.lock, flags);
+    return ok;
 }
 
 u64 vmem_phys(u64 virt, u64 *page_size)
@@ -96,25 +105,27 @@ bool vmem_is_mapped(u64 virt)
 
 void vmem_unmap(u64 virt, u64 size)
 {
-    for (u64 end = virt + size, step; virt < end; virt += step) {
+    u64 flags = ticket_lock_irq(&vmem.lock);
+    bool any = false;
+    for (u64 at = virt, step; at < virt + size; at += step) {
         step = PAGE_SIZE;
-        u64 *e = vmem_entry(virt, 12, false);
+        u64 *e = vmem_entry(at, 12, false);
         if (!e || !(*e & PTE_P)) continue;
         if (*e & PTE_PS) step = LARGE;
         *e = 0;
-        cpu_invlpg(virt);
+        any = true;
     }
+    ticket_unlock_irq(&vmem.lock, flags);
+    if (any) cores_flush(virt, size);
 }
 
 u64 vmem_window(u64 size, u64 align)
 {
-    u64 flags = cpu_irq_save();
-    ticket_lock(&vmem.lock);
+    u64 flags = ticket_lock_irq(&vmem.lock);
     u64 at = align_up(vmem.window, align);
     vmem.window = at + align_up(size, PAGE_SIZE) + PAGE_SIZE;   // a hole after each, so that overruns fault
-    ticket_unlock(&vmem.lock);
-    cpu_irq_restore(flags);
-    ASSERT(vmem.window < VMEM_HEAP_BASE, "out of window addresses");
+    ticket_unlock_irq(&vmem.lock, flags);
+    ASSERT(at + size < VMEM_HEAP_BASE, "out of window addresses");
     return at;
 }
 
@@ -131,15 +142,21 @@ void *vmem_map_phys(u64 phys, u64 size, unsigned prot)
     return vmem_map(v, first, len, prot) ? (void *)(v + (phys - first)) : NULL;
 }
 
-// Gives back what backs [virt, virt + size) and unmaps it.
+// Unmaps [virt, virt + size) and gives back what backs it, some pages at a time: each unmapping may cost a round through all cores.
 static void vmem_depopulate(u64 virt, u64 size)
 {
-    for (u64 v = virt, page; v < virt + size; v += page) {
-        page = PAGE_SIZE;
-        u64 phys = vmem_phys(v, &page);
-        if (!phys) continue;
-        vmem_unmap(v, page);
-        pmem_free(phys, page);
+    struct { u64 phys, size; } piece[64];
+    for (u64 v = virt, from, page; v < virt + size;) {
+        unsigned n = 0;
+        for (from = v; v < virt + size && n < ARRAY_SIZE(piece); v += page) {
+            page = PAGE_SIZE;
+            u64 phys = vmem_phys(v, &page);
+            if (!phys) continue;
+            piece[n].phys = phys;
+            piece[n++].size = page;
+        }
+        vmem_unmap(from, v - from);
+        while (n--) pmem_free(piece[n].phys, piece[n].size);
     }
 }
 
@@ -232,6 +249,8 @@ static u64 vmem_top(void)
     pml5[511] = pml4 | PTE_P | PTE_W;
     return (u64)pml5 - DIRECT_MAP_BASE;
 }
+
+const u64 *vmem_pml4(void) { return vmem.pml4; }
 
 void vmem_init(const struct boot_info *info)
 {

@@ -26,10 +26,13 @@ enum vmem_prot {
 void vmem_init(const struct boot_info *info);
 // Maps size bytes (whole pages), with 2 MiB pages where both addresses allow it. False: no memory for tables. Not from interrupt context.
 bool vmem_map(u64 virt, u64 phys, u64 size, unsigned prot) MUST_CHECK;
+// On return no core remembers the mapping. Any context in which the caller does not hold a lock of pmem or vmem.
 void vmem_unmap(u64 virt, u64 size);
 // Physical address behind a mapped address and, if wanted, the size of its page; 0 when not mapped. Any context.
 u64 vmem_phys(u64 virt, u64 *page_size);
 bool vmem_is_mapped(u64 virt);
+// The 512 entries below which all kernel mappings are, through the direct map.
+const u64 *vmem_pml4(void);
 // A fresh stretch of window addresses.
 u64 vmem_window(u64 size, u64 align);
 // Physical memory at a virtual address: RAM through the direct map where it is in it, otherwise a new window. NULL: no memory.

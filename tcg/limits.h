@@ -1,8 +1,9 @@
-// How large the translator's tables are: the normal values and, beside them, those of the stress build (make stress).
+// How large the translator's tables are: the normal values and, beside them, those of the stress build (make test-stress).
 //
-// Nearly everything that can go wrong in a translator happens when something is full, evicted, dropped or made anew, and with tables of a sensible size that is rare.
-// The stress build is the same sources with tables that are always full, and with dice (tcg_dice in tcg/run/tcg.h) that now and then take the rare branch for
-// no reason: lookups that miss, blocks of few instructions, blocks dropped, exit requests that nobody made, vector state put away. A guest must not notice.
+// Nearly everything that can go wrong in a translator happens when something is full, evicted, dropped or made anew, and with tables of a
+// sensible size that is rare. The stress build is the same sources with tables that are always full, and with dice (tcg_dice in
+// tcg/run/tcg.h) that now and then take the rare branch for no reason: lookups that miss, blocks of few instructions, blocks dropped, exit
+// requests that nobody made, vector state put away. A guest must not notice.
 #pragma once
 
 #include "kernel/base/types.h"
@@ -14,9 +15,9 @@
 #endif
 
 enum {
-    TLB_BITS         = LIMIT(8, 2),         // softmmu TLB: entries per mmu mode, for reading and for writing
-    XTLB_BITS        = LIMIT(9, 3),         // instruction-fetch TLB: entries per mmu mode
-    JC_BITS          = LIMIT(12, 3),        // jump cache: entries per class
+    TLB_BITS         = LIMIT(12, 2),         // softmmu TLB: entries per mmu mode, for reading and for writing
+    XTLB_BITS        = LIMIT(11, 3),         // instruction-fetch TLB: entries per mmu mode
+    JC_BITS          = LIMIT(14, 3),        // jump cache: entries per class
     JC_CLASSES       = LIMIT(8, 2),         // jump-cache classes: one per TB mode in use; modes beyond do without
     TB_HASH_BITS     = LIMIT(15, 8),        // chains of TBs by physical address
     SIG_HASH_BITS    = LIMIT(16, 5),        // code signatures remembered
@@ -28,7 +29,8 @@ enum {
     GROUP_OPS_MAX    = LIMIT(40, 12),       // ops that it spans
 };
 
-// C code may use vector and x87 registers at any moment, since a sanitizer's run-time does: the guest's are in the host's during translated code only.
+// C code may use vector and x87 registers at any moment, since a sanitizer's run-time does: the guest's are in the host's during translated
+// code only.
 #ifdef CUPEL_SANITIZE
 static inline bool limits_c_uses_fpu(void) { return true; }
 #else

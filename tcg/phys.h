@@ -66,7 +66,7 @@ void phys_mmio_write(struct phys *p, struct gpa a, u64 val, unsigned size);
 u64 phys_port_read(struct phys *p, u16 port, unsigned size);
 void phys_port_write(struct phys *p, u16 port, u64 val, unsigned size);
 
-// Called by phys_write/phys_st/phys_written when RAM has changed, on an I/O thread too (drops translations of the bytes), and after the map changes.
+// Called by phys_write/phys_st after RAM changed (drops translations of the bytes) and after the map changed. Any context.
 struct phys_hooks {
     void (*code_written)(void *opaque, struct gpa a, u64 len);
     void (*map_changed)(void *opaque);

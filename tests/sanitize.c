@@ -1,9 +1,10 @@
-// What the sanitizers' build of the hosted program and of the instruction tests is linked with (tests/variants.mk): the sanitizers' settings, and page
-// allocation by way of their heap.
+// What the sanitizers' build of the hosted program and of the instruction tests is linked with (tests/variants.mk): the sanitizers'
+// settings, and page allocation by way of their heap.
 //
-// Everything long-lived - vCPU, translator, devices - is allocated as whole pages. As mappings of its own a block has no red zone, so an overrun would
-// land in the rest of the page or in the next mapping unseen. Here blocks come from the heap with the very size that was asked for. Guest RAM and other large
-// blocks stay mappings: they are touched by translated code, which nobody instruments, and their pages must not be touched at start.
+// Everything long-lived - vCPU, translator, devices - is allocated as whole pages. As mappings of its own a block has no red zone, so an
+// overrun would land in the rest of the page or in the next mapping unseen. Here blocks come from the heap with the very size that was
+// asked for. Guest RAM and other large blocks stay mappings: they are touched by translated code, which nobody instruments, and their pages
+// must not be touched at start.
 #include <stdlib.h>
 #include <string.h>
 

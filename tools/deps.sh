@@ -1,5 +1,6 @@
 #!/bin/sh
-# Installs what the build and the tests need and is not there yet, from Debian's own archive. With nothing missing it takes a few milliseconds.
+# Installs what the build and the tests need and is not there yet, from Debian's own archive. With nothing missing it takes a few
+# milliseconds.
 # Usage: tools/deps.sh [build|metal|test] ...   (default: all of them)
 set -e
 
@@ -18,6 +19,10 @@ for group; do
     *) echo "deps.sh: no group '$group'; there are build, metal, test" >&2; exit 1 ;;
     esac
 done
+
+# One at a time: make -j starts one per group, and dpkg has one lock. Who comes second finds less missing.
+exec 9<"$0"
+flock 9
 
 have=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' 2>/dev/null | awk '$2 == "installed" { print $1 }')
 missing=

@@ -6,8 +6,9 @@ Usage: tools/lint.py [--fast]     (--fast leaves out the compilers)
   - every header opens with #pragma once (after its comment) and compiles alone, with gcc and clang;
   - every source compiles with clang too, with the build's warnings;
   - no include cycles; both machines are x86-64, so a name says guest or host;
+  - every function by which somebody else reaches a device asserts who holds the big lock, or owns the device;
   - no mutable non-static global data in C sources; spaces, no trailing blanks, a newline at the end;
-  - (report only) lines above 160 columns, what clang-format would change;
+  - no comment above 140 columns, in scripts and makefiles neither; (report only) code above that, what clang-format would change;
   - a source opens with a comment that says what it is.
 """
 import concurrent.futures
@@ -19,7 +20,9 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CODE = ("boot", "kernel", "hosted", "tcg", "devices", "tests")
-COLUMNS = 160
+COLUMNS = 140
+SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "tools", "tests")
+COMMENT = re.compile(r"\s*(?://|#(?!\s*(?:define|include|if|error)))|.*[;,{}]\s+(?://|/\*)")   # a line that is one, or ends in one
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes", "-Wno-unused-parameter"]
 EFI = ["-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-fshort-wchar", "-DGNU_EFI_USE_MS_ABI"]
 NEWLIB = ["-isystem", "build/newlib/x86_64-elf/include", "-ffreestanding"]
@@ -35,6 +38,7 @@ LAYERS = [
     ("tcg/", ("kernel/plat.h", *BASE, "tcg/"), "tcg sees the platform contract and itself"),
     ("kernel/base/", BASE + ("kernel/plat.h",), "kernel/base are leaves"),
     ("kernel/multiboot.c", ("kernel/", "boot/config.h"), "the BIOS PC's loader reads the same cupel.conf as the UEFI one"),
+    ("kernel/machine_cores", ("kernel/", "tcg/run/vcpu.h", "devices/clock.h"), ""),
     ("kernel/machine.c", ("kernel/", "tcg/", "devices/"), ""),
     ("kernel/", ("kernel/", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
     ("hosted/", ("hosted/", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
@@ -58,6 +62,26 @@ def files():
             for n in sorted(names):
                 if n.endswith((".c", ".h", ".S", ".def")):
                     yield os.path.relpath(os.path.join(d, n), ROOT)
+
+
+def scripts():
+    for top in SCRIPTS:
+        path = os.path.join(ROOT, top)
+        walk = [(ROOT, [], [top])] if os.path.isfile(path) else os.walk(path)
+        for d, _, names in walk:
+            for n in sorted(names):
+                if n.endswith((".py", ".mk", ".sh", ".awk", ".ld")) or n in ("Makefile", "run"):
+                    yield os.path.relpath(os.path.join(d, n), ROOT)
+
+
+def columns_check(path, text):
+    for i, l in enumerate(text.split("\n"), 1):
+        if len(l) <= COLUMNS:
+            continue
+        if COMMENT.match(l):
+            say(path, i, f"a comment above {COLUMNS} columns: wrap it")
+        elif not path.endswith(".def"):
+            long_lines.append(f"{path}:{i}")
 
 
 def strip_comments(text):
@@ -116,8 +140,6 @@ def cycles_check(graph):
 
 def text_check(path, text):
     for i, l in enumerate(text.split("\n"), 1):
-        if len(l) > COLUMNS and not path.endswith(".def"):
-            long_lines.append(f"{path}:{i}")
         if l.rstrip() != l:
             say(path, i, "blanks at the end of the line")
         if "\t" in l and not path.endswith(".S"):
@@ -135,6 +157,29 @@ def text_check(path, text):
                          code, re.M):
         if path.endswith(".c") and not path.startswith("tests/") and "const" not in m.group(1) and "(" not in m.group(0) and "typedef" not in m.group(1):
             say(path, line_of(text, m.start()), f"'{m.group(2)}' is a mutable global; make it static")
+
+
+# Non-static functions of devices/ that assert neither the BQL nor ownership, and why they need not. Callbacks are asserted by those who
+# call them: the dispatcher of accesses, clocks_run_expired, irq_set.
+LOCK_FREE = [
+    (r"\w+_(new|init)|vlapic_bus_add|pci_(bar|cap)_add|rtc_set_(cmos|memory)|hpet_set_legacy|lapic_set_(pic|tsc)|timer_init_named|clocks_init",
+     "building and wiring, before the first vCPU runs; what they add to the memory map is asserted there"),
+    (r"clock_ns|\w+_pin|\w+_enabled|\w+_running|\w+_driven|\w+_translates|rtc_nmi_masked|vlapic_of", "reads"),
+    (r"lapic_deliver|lapic_msi", "posts to vCPUs: any context, no lock"),
+    (r"vlapic_\w+", "from lapic.c's entry points, which assert the owner"),
+]
+LOCK_FILES = re.compile(r"devices/(?!aml|acpi_tables|load)\w+\.c$")    # the others write tables and images into guest memory
+FUNCTION = re.compile(r"^(?!static)[a-z][\w \*]*?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", re.M | re.S)
+ASSERTS_LOCK = re.compile(r"DEVICE_LOCKED\(\)|ASSERT\(bql_held\(\)|LAPIC_OWNED\(|\bbql_lock\(\)")
+
+
+def lock_check(path, text):
+    if not LOCK_FILES.match(path):
+        return
+    for m in FUNCTION.finditer(text):
+        name, body = m.groups()
+        if not ASSERTS_LOCK.search(body) and not any(re.fullmatch(rx, name) for rx, _ in LOCK_FREE):
+            say(path, line_of(text, m.start()), f"{name} changes a device, but does not assert who may: DEVICE_LOCKED()")
 
 
 # ---- the compilers ------------------------------------------------------------------------------------------------------
@@ -203,12 +248,17 @@ def main():
             text = f.read()
         graph[path] = includes_check(path, text)
         text_check(path, text)
+        lock_check(path, text)
+        columns_check(path, text)
+    for path in scripts():
+        with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+            columns_check(path, f.read())
     cycles_check(graph)
     if "--fast" not in sys.argv[1:]:
         compilers_check(paths)
         format_report(paths)
     if long_lines:
-        print(f"lint: {len(long_lines)} lines above {COLUMNS} columns (report only): " + " ".join(long_lines[:20]))
+        print(f"lint: {len(long_lines)} lines of code above {COLUMNS} columns (report only)")
     for p in problems:
         print(p)
     print(f"{len(paths)} passed, 0 failed" if not problems else

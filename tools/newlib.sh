@@ -4,8 +4,8 @@
 # x86_64-elf is configured as a bare target whose "cross" tools are the host's own gcc and binutils: the ELF ABI is the same, only
 # the flags differ. -mcmodel=kernel and no PIC, because the kernel lives in the last 2 GiB; no red zone, because
 # interrupts run on the current stack. The compiler is a small wrapper that first tries general registers only, and falls back for the
-# files that really compute with floating point: malloc, qsort, strtoul and their like are then safe while guest vector state is live. The printf family is left alone: a variadic function
-# without vector registers would compile, and lose its doubles.
+# files that really compute with floating point: malloc, qsort, strtoul and their like are then safe while guest vector state is live. The
+# printf family is left alone: a variadic function without vector registers would compile, and lose its doubles.
 set -e
 out=${1:-build/newlib}
 mkdir -p "$out"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The README's picture: boots build/cupel.img under QEMU + OVMF with a display nobody sees, types into the guest's shell over the serial port, and
-saves the screen as PNG. Usage: tools/screenshot.py IMAGE OUT.png"""
+"""The README's picture: boots build/cupel.img under QEMU + OVMF with a display nobody sees, types into the guest's shell over the serial
+port, and saves the screen as PNG. Usage: tools/screenshot.py IMAGE OUT.png"""
 import os
 import socket
 import struct

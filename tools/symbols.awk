@@ -1,4 +1,5 @@
-# nm -n output on stdin -> assembler source of the kernel's symbol table (kernel/symbols.c says the layout). Only the low 8 digits of addresses are
+# nm -n output on stdin -> assembler source of the kernel's symbol table (kernel/symbols.c says the layout). Only the low 8 digits of
+# addresses are
 # used: the kernel lies within the last 2 GiB.
 BEGIN { n = 0; off = 0 }
 $2 ~ /^[tTwW]$/ && $3 !~ /^(\.L|kernel_(start|text_end)$)/ { addr[n] = substr($1, 9); name[n] = $3; n++ }

@@ -10,3 +10,29 @@ static inline s64 date_days(s64 year, unsigned month, unsigned day)
     s64 era = year / 400, yoe = year % 400, doy = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
 }
+
+// n decimal digits at *s; moves *s past them. False: something else stands there.
+static inline bool date_digits(const char **s, unsigned n, unsigned *out)
+{
+    for (*out = 0; n--; ++*s) {
+        if (**s < '0' || **s > '9') return false;
+        *out = *out * 10 + (unsigned)(**s - '0');
+    }
+    return true;
+}
+
+// "YYYY-MM-DD" or "YYYY-MM-DDThh:mm:ss" -> seconds since 1970-01-01 00:00. False: it is neither, or no such date.
+static inline bool date_parse(const char *s, s64 *sec)
+{
+    static const unsigned char days[12] = {31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    unsigned y, mo, d, h = 0, mi = 0, se = 0;
+    if (!date_digits(&s, 4, &y) || *s++ != '-' || !date_digits(&s, 2, &mo) || *s++ != '-' || !date_digits(&s, 2, &d)) return false;
+    if (*s) {
+        if (*s++ != 'T' || !date_digits(&s, 2, &h) || *s++ != ':' || !date_digits(&s, 2, &mi)) return false;
+        if (*s++ != ':' || !date_digits(&s, 2, &se)) return false;
+    }
+    if (*s || y < 1970 || mo < 1 || mo > 12 || d < 1 || d > days[mo - 1] || h > 23 || mi > 59 || se > 59) return false;
+    if (mo == 2 && d == 29 && date_days(y, 3, 1) - date_days(y, 2, 1) == 28) return false;
+    *sec = date_days(y, mo, d) * 86400 + h * 3600 + mi * 60 + se;
+    return true;
+}

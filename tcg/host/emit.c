@@ -4,13 +4,17 @@
 // matters to the flags would save them, the save is done at once, before the shared body, and entry_saved simply lies behind it.
 // If it would read them, entry_saved is a restore out of line.
 //
-// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation
-// cannot change under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether
-// the page is mapped as it was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, of which a TLB flush takes what
-// it must.
+// Exits. Within the guest page of the TB's start an exit is a jump that gets patched to the next TB; the page's translation cannot change
+// under it without a TLB flush, which ends the TB. To other pages the jump is patched too, but looks first whether the page is mapped as it
+// was (vcpu.xsig). Indirect branches go through the vCPU's jump cache, and the TB they find looks at that itself, at a third entry: so TLB
+// flushes leave the jump cache alone.
+//
+// icount. The entry takes the block's instructions off vcpu.icount_left, and a side exit gives those back that it leaves out.
 #include "tcg/host/emit.h"
 
 #include "kernel/base/log.h"
+
+enum { GS_CMP_BYTES = 8 };     // cmp dword gs:[disp32], imm32 before its immediate
 
 struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump)
 {
@@ -26,6 +30,26 @@ unsigned emit_exit_new(struct emit *e, u64 pc)
     struct tb_exit *x = &e->tb->exits[e->tb->n_exits];
     *x = (struct tb_exit){.pc = pc, .owner = e->tb, .saved = e->fl_saved, .host = e->fl_host};
     return e->tb->n_exits++;
+}
+
+// The field of `len` bytes that comes `ahead` bytes from here is patched while other vCPUs run it: it must not straddle the eight aligned
+// bytes that a processor is sure to fetch at once (AMD APM 2 7.6.1; Intel's fetch cache lines at once).
+static void patchable(struct emit *e, unsigned ahead, unsigned len)
+{
+    if (e->t->cfg.vcpus > 1)
+        while ((((u64)e->as.p + ahead) & 7) + len > 8) as_u8(&e->as, 0x90);
+}
+
+static u8 *patchable_jmp(struct emit *e)
+{
+    patchable(e, 1, 4);
+    return as_jmp(&e->as, NULL);
+}
+
+static u8 *patchable_jcc(struct emit *e, unsigned cc)
+{
+    patchable(e, 2, 4);
+    return as_jcc(&e->as, cc, NULL);
 }
 
 static u8 *stub_rw(const struct emit *e, const u8 *rx) { return (u8 *)rx - (e->t->rx - e->t->rw); }
@@ -46,9 +70,11 @@ static void emit_jump_cache(struct emit *e, unsigned n)
     struct as *as = &e->as;
     if (e->tb->jc_class != JC_NONE) {
         s32 jc = env_jc(e->tb->jc_class);
-        as_mov_rr32(as, H_R13, H_R12);
+        as_rorx(as, H_R13, H_R12, JC_BITS);                                     // jc_index
+        as_op(as, (struct enc){.opcode = 0x33}, H_R13, rm_reg(H_R12));            // xor
         as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
         as_alu_rm(as, 7, 8, H_R12, rm_gs_idx(H_R13, 3, jc));
+        patchable(e, 0, 2);
         u8 *miss = as_jcc(as, CC_NE, NULL);
         e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
         e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
@@ -70,6 +96,7 @@ static u32 emit_compare_signature(struct emit *e, u64 va)
 {
     struct as *as = &e->as;
     s32 sig = ENV(xsig) + (s32)(e->b->mmu * sizeof(u32) * XTLB_SIZE + xtlb_index(va) * sizeof(u32));
+    patchable(e, GS_CMP_BYTES, 4);
     as_op(as, (struct enc){.opcode = 0x81}, 7, rm_gs(sig));          // cmp dword, imm32: no page has this signature yet
     u32 off = emit_off(e, as->p);
     as_u32(as, 0xffffffff);
@@ -87,7 +114,7 @@ static void exit_guarded(struct emit *e, unsigned n, bool saved)
     x->host = false;
     x->sig = emit_compare_signature(e, x->pc + e->b->cs_base);
     u8 *miss = as_jcc(as, CC_NE, NULL);
-    x->rel = emit_off(e, as_jmp(as, NULL));
+    x->rel = emit_off(e, patchable_jmp(e));
     as_patch(e->start + x->rel, as->p);
     as_patch(miss, as->p);
     emit_way_out(e, n, true);
@@ -101,7 +128,7 @@ static void op_goto(struct emit *e, const struct ir_op *o)
         return;
     }
     e->tb->exits[n].kind = EXIT_CHAIN;
-    u8 *rel = as_jmp(&e->as, NULL);
+    u8 *rel = patchable_jmp(e);
     e->tb->exits[n].rel = emit_off(e, rel);
     emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
 }
@@ -111,13 +138,15 @@ static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
     unsigned n = emit_exit_new(e, (u64)o->imm);
     e->tb->exits[n].kind = same_page(e, (u64)o->imm) ? EXIT_CHAIN : EXIT_GUARDED;
     if (e->tb->exits[n].kind == EXIT_CHAIN) e->tb->exits[n].rel = emit_off(e, rel);
-    emit_cold(e, COLD_EXIT, rel)->exit = (u16)n;
+    struct cold *c = emit_cold(e, COLD_EXIT, rel);
+    c->exit = (u16)n;
+    if (e->t->cfg.icount) c->uncounted = (u16)(e->b->n_insns - e->insn - 1);
 }
 
 static void op_br(struct emit *e, const struct ir_op *o)
 {
     emit_flags_need(e);
-    side_exit(e, o, as_jcc(&e->as, o->cc, NULL));
+    side_exit(e, o, patchable_jcc(e, o->cc));
 }
 
 // JRCXZ reaches 127 bytes and knows no 16-bit CX in 64-bit mode.
@@ -128,8 +157,9 @@ static void op_brcxz(struct emit *e, const struct ir_op *o)
         as_mov_rr(as, H_R12, H_RCX);
         as_op(as, (struct enc){.map = 1, .opcode = 0xb7}, H_RCX, rm_reg(H_RCX));
     }
-    if (o->size == 4) as_u8(as, 0x67);
     unsigned fix = o->size == 2 ? 3 : 0;       // bytes of mov rcx, r12
+    patchable(e, (o->size == 4) + 2 + fix + 2 + fix + 1, 4);   // the jump's at the end: no room for padding there
+    if (o->size == 4) as_u8(as, 0x67);
     as_u8(as, 0xe3);
     as_u8(as, (u8)(2 + fix));
     if (fix) as_mov_rr(as, H_RCX, H_R12);
@@ -182,10 +212,24 @@ static void cold_access(struct emit *e, const struct cold *c)
     as_jmp(as, c->after);
 }
 
+// icount: of the instructions that the entry subtracted, those behind a side exit have not run. The flags stay; the jump out moves here.
+static void cold_uncount(struct emit *e, const struct cold *c, struct tb_exit *x)
+{
+    struct as *as = &e->as;
+    as_load(as, H_R12, rm_gs(ENV(icount_left)));
+    as_lea(as, 8, H_R12, rm_mem(H_R12, H_NONE, 0, c->uncounted));
+    as_store(as, rm_gs(ENV(icount_left)), H_R12);
+    if (x->kind != EXIT_CHAIN) return;
+    u8 *rel = as_jmp(as, NULL);
+    x->rel = emit_off(e, rel);
+    as_patch(rel, as->p);
+}
+
 static void cold_exit(struct emit *e, const struct cold *c)
 {
     struct tb_exit *x = &e->tb->exits[c->exit];
     as_patch(c->jump, e->as.p);
+    if (c->uncounted) cold_uncount(e, c, x);
     if (x->kind == EXIT_GUARDED) exit_guarded(e, c->exit, x->saved);
     else emit_way_out(e, c->exit, x->saved);
 }
@@ -198,6 +242,10 @@ static void emit_cold_all(struct emit *e)
             cold_exit(e, c);
         } else if (c->kind == COLD_POLL) {
             as_patch(c->jump, e->as.p);
+            emit_way_out(e, c->exit, true);
+        } else if (c->kind == COLD_COUNT) {
+            as_patch(c->jump, e->as.p);
+            as_alu_mi(&e->as, 0, 8, rm_gs(ENV(icount_left)), (s32)e->b->n_insns);
             emit_way_out(e, c->exit, true);
         } else if (c->kind == COLD_GROUP) {
             emit_group_cold(e, c);
@@ -225,14 +273,14 @@ static enum entry_need entry_need(const struct emit *e)
     return ENTRY_READ;
 }
 
-// A check at the head of the TB, just made by a compare: to the loop if not equal.
-static void emit_entry_check(struct emit *e)
+// A check at the head of the TB, just made: to the loop if cc.
+static void emit_entry_check(struct emit *e, enum ir_cc cc, enum cold_kind kind)
 {
-    u8 *rel = as_jcc(&e->as, CC_NE, NULL);
+    u8 *rel = as_jcc(&e->as, cc, NULL);
     unsigned n = emit_exit_new(e, e->b->pc);
     e->tb->exits[n].kind = EXIT_PC;
     e->tb->exits[n].saved = true;
-    emit_cold(e, COLD_POLL, rel)->exit = (u16)n;
+    emit_cold(e, kind, rel)->exit = (u16)n;
 }
 
 static void emit_entry(struct emit *e)
@@ -240,8 +288,8 @@ static void emit_entry(struct emit *e)
     struct tb *tb = e->tb;
     tb->entry_host = 0;
     enum entry_need need = entry_need(e);
-    bool poll = e->t->cfg.exit_poll, two_pages = e->b->page[1] != ~0ull && !tb->oneshot;
-    if (need == ENTRY_SAVE || poll || two_pages) {
+    bool poll = e->t->cfg.exit_poll, icount = e->t->cfg.icount, two_pages = e->b->page[1] != ~0ull && !tb->oneshot;
+    if (need == ENTRY_SAVE || poll || icount || two_pages) {
         host_flags_save(&e->as, H_R12);
         e->fl_saved = true;
         tb->entry_saved = emit_off(e, e->as.p);
@@ -249,12 +297,17 @@ static void emit_entry(struct emit *e)
         // exit=poll: every TB looks. The flags are in vcpu.cc here, so compares may have EFLAGS.
         if (poll) {
             as_alu_mi(&e->as, 7, 4, rm_gs(ENV(exit_request)), 0);
-            emit_entry_check(e);
+            emit_entry_check(e, CC_NE, COLD_POLL);
         }
         // Who jumps here knows that the first page is mapped as it was; the second may have gone its own way.
         if (two_pages) {
             tb->second_sig = emit_compare_signature(e, ((e->b->pc + e->b->cs_base) & PAGE_MASK) + PAGE_SIZE);
-            emit_entry_check(e);
+            emit_entry_check(e, CC_NE, COLD_POLL);
+        }
+        // icount: the whole TB must fit into what may still run. Last: the other checks leave without having taken anything.
+        if (icount) {
+            as_alu_mi(&e->as, 5, 8, rm_gs(ENV(icount_left)), (s32)e->b->n_insns);
+            emit_entry_check(e, CC_S, COLD_COUNT);
         }
         return;
     }
@@ -263,12 +316,27 @@ static void emit_entry(struct emit *e)
     else tb->entry_saved = ~0u;                      // made with the cold code
 }
 
-static void emit_entry_cold(struct emit *e)
+// For who comes by the jump cache, which knows only the guest pc: is the page mapped as it was?
+static void emit_entry_checked(struct emit *e)
 {
-    if (e->tb->entry_saved != ~0u) return;
-    e->tb->entry_saved = emit_off(e, e->as.p);
-    host_flags_restore(&e->as, H_R12);
-    as_jmp(&e->as, e->start);
+    struct tb *tb = e->tb;
+    tb->entry_checked = emit_off(e, e->as.p);
+    tb->first_sig = emit_compare_signature(e, tb->pc + tb->cs_base);
+    as_jcc(&e->as, CC_E, e->start + tb->entry_saved);
+    unsigned n = emit_exit_new(e, tb->pc);
+    tb->exits[n].kind = EXIT_PC;
+    emit_way_out(e, n, true);
+}
+
+static void emit_entries_cold(struct emit *e)
+{
+    struct tb *tb = e->tb;
+    if (tb->entry_saved == ~0u) {
+        tb->entry_saved = emit_off(e, e->as.p);
+        host_flags_restore(&e->as, H_R12);
+        as_jmp(&e->as, e->start);
+    }
+    if (tb->jc_class != JC_NONE) emit_entry_checked(e);
 }
 
 // ---- the block ---------------------------------------------------------------------------------------------------------
@@ -291,9 +359,9 @@ static void emit_one(struct emit *e, const struct ir_op *o)
     emit_op_end(e, o);
 }
 
-static void *keep(struct tcg *t, const void *src, u64 bytes)
+static void *keep(struct emit *e, const void *src, u64 bytes)
 {
-    void *p = tcg_arena_alloc(t, bytes);
+    void *p = tcg_arena_alloc(e->c, bytes);
     __builtin_memcpy(p, src, bytes);
     return p;
 }
@@ -303,24 +371,27 @@ static void emit_finish(struct emit *e)
     struct tb *tb = e->tb;
     tb->n_marks = (u16)e->n_marks;
     tb->n_recipes = (u16)e->n_recipes;
-    tb->marks = keep(e->t, e->marks, e->n_marks * sizeof(e->marks[0]));
-    tb->recipes = keep(e->t, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
-    tb->insn_off = keep(e->t, e->insn_off, tb->n_insns * sizeof(u16));
+    tb->marks = keep(e, e->marks, e->n_marks * sizeof(e->marks[0]));
+    tb->recipes = keep(e, e->recipes, e->n_recipes * sizeof(e->recipes[0]));
+    tb->insn_off = keep(e, e->insn_off, tb->n_insns * sizeof(u16));
     tb->code_size = emit_off(e, e->as.p);
-    e->t->used = align_up(e->t->used + tb->code_size, 16);
+    e->c->tr->used = align_up(e->c->tr->used + tb->code_size, 16);
 }
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 2;                                    // the checks at the entry
+    unsigned n = 4;                                    // the checks at the entries
     for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
     return n;
 }
 
-void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
+void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
 {
-    struct emit *e = t->emit;
-    e->as = (struct as){.p = t->rw + t->used, .end = t->rw + t->size};
+    struct tcg *t = c->tcg;
+    struct translator *tr = c->tr;
+    struct emit *e = tr->emit;
+    e->as = (struct as){.p = t->rw + tr->used, .end = t->rw + tr->used + tb_room(b)};
+    e->c = c;
     e->t = t;
     e->b = b;
     e->tb = tb;
@@ -330,8 +401,8 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     e->busy = 0;
     e->insn = 0;
     for (unsigned n = 0; n < IR_NTEMPS; n++) e->temp_reg[n] = H_NONE;
-    tb->code = t->rx + t->used;
-    tb->exits = tcg_arena_alloc(t, count_exits(b) * sizeof *tb->exits);
+    tb->code = t->rx + tr->used;
+    tb->exits = tcg_arena_alloc(c, count_exits(b) * sizeof *tb->exits);
     emit_temps_plan(e);
     emit_groups_plan(e);
     e->group = NULL;
@@ -350,11 +421,11 @@ void host_tb_emit(struct tcg *t, struct ir_block *b, struct tb *tb)
     }
     tb->hot_size = emit_off(e, e->as.p);
     tb->host_insns = e->as.insns;
-    t->n_host_insns += e->as.insns;
-    t->n_guest_insns += b->n_insns;
+    tr->n_host_insns += e->as.insns;
+    tr->n_guest_insns += b->n_insns;
     emit_cold_all(e);
-    emit_entry_cold(e);
-    ASSERT(!e->as.full, "code of block %#llx does not fit", (unsigned long long)b->pc);
+    emit_entries_cold(e);
+    ASSERT(!e->as.full, "code of block %#llx does not fit: %u ops", (unsigned long long)b->pc, b->n);
     emit_finish(e);
 }
 

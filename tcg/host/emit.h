@@ -7,7 +7,7 @@
 enum { EMIT_MAX_COLD = 1024, EMIT_MAX_MARKS = 4096 };
 
 // Code to be emitted out of line once the hot part is done.
-enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_GROUP };
+enum cold_kind { COLD_LOAD, COLD_STORE, COLD_EXIT, COLD_POLL, COLD_COUNT, COLD_GROUP };
 struct cold {
     u8 kind;
     u8 *jump;                 // rel32 of the branch that leads here
@@ -18,6 +18,7 @@ struct cold {
     u16 insn, recipe;         // fault point
     u16 exit;                 // COLD_EXIT: number
     u16 group;                // COLD_GROUP: number
+    u16 uncounted;            // COLD_EXIT: instructions behind a side exit, which icount takes back
 };
 
 struct flags_at { bool host, saved; int def; u16 recipe; u64 written; };   // as in struct emit
@@ -36,6 +37,7 @@ struct group {
 
 struct emit {
     struct as as;
+    struct vcpu *c;           // who translates
     struct tcg *t;
     struct ir_block *b;
     struct tb *tb;
@@ -95,7 +97,8 @@ void emit_spill_temp(struct emit *e);                       // whatever temporar
 // ---- flags.c ----
 void emit_flags_start(struct emit *e);
 void emit_flags_before_clobber(struct emit *e);             // EFLAGS are about to be overwritten by non-guest code
-void emit_flags_need(struct emit *e);                       // the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
+// the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
+void emit_flags_need(struct emit *e);
 void emit_flags_save(struct emit *e);                       // into vcpu.cc
 void emit_flags_before_def(struct emit *e, const struct ir_op *o);   // o is about to be emitted
 void emit_flags_after(struct emit *e, const struct ir_op *o);   // o has been emitted

@@ -46,7 +46,7 @@ struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size
     as_alu_mi(as, 4, 4, rm_reg(H_R13), (TLB_SIZE - 1) << 4);
     as_alu_rm(as, 6, 8, H_R12, rm_gs_idx(H_R13, 0, tlb));
     as_alu_mi(as, 7, 8, rm_reg(H_R12), (s32)(PAGE_SIZE - size));
-    struct cold *c = emit_cold(e, kind, tcg_dice(e->t, 4) ? as_jmp(as, NULL) : as_jcc(as, CC_A, NULL));   // (dice: always missed)
+    struct cold *c = emit_cold(e, kind, tcg_dice(e->c, 4) ? as_jmp(as, NULL) : as_jcc(as, CC_A, NULL));   // (dice: always missed)
     c->tlb_off = tlb;
     c->insn = (u16)e->insn;
     as_load(as, H_R13, rm_gs_idx(H_R13, 0, tlb + 8));
@@ -79,7 +79,8 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     bool write = o->mem_rw & 2;
     struct cold *c = emit_lookup(e, m->mmu, write, size, write ? COLD_STORE : COLD_LOAD);
     bool may_not = o->opc == IR_HOST && o->host.may_fault;   // an x87 store with an unmasked exception stores nothing
-    c->desc = size | (u32)m->mmu << 8 | (o->mem_rw == 3 ? 1u << 16 : 0) | (may_not ? 1u << 17 : 0);
+    c->desc = size | (u32)m->mmu << 8 | (o->mem_rw == 3 ? 1u << 16 : 0) | (may_not ? 1u << 17 : 0) |
+              (o->lock || o->opc == IR_XCHG ? 1u << 18 : 0);
     c->recipe = recipe;
     c->body = as->p;
     emit_mark(e, (u16)e->insn, recipe);

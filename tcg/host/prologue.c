@@ -216,5 +216,4 @@ void host_prologue_emit(struct tcg *t)
     emit_call(&as, t, to_rx);
     ASSERT(!as.full, "prologue%s", "");
     t->stubs.end = as.p + to_rx;
-    t->used = align_up((u64)(as.p - t->rw), 64);
 }

@@ -43,7 +43,8 @@ struct ir_mem {
     u8 scale;             // 0..3
     u8 addr_size;         // 8, 4 or 2 bytes
     s32 disp;             // sign-extended. A disp of 64 bits goes through a temporary
-    u32 seg_slot;         // byte offset in the vCPU of the segment base to add (u64), 0: none. In 32-bit modes the sum wraps to 32 bits (seg_wrap)
+    // byte offset in the vCPU of the segment base to add (u64), 0: none. In 32-bit modes the sum wraps to 32 bits (seg_wrap)
+    u32 seg_slot;
     u8 seg_wrap;          // 1: linear address truncated to 32 bits
     u8 mmu;               // mmu mode of the access
 };

@@ -1,16 +1,14 @@
 // The execution loop of a vCPU, and the ways in which the world reaches it.
 //
-// Order of events in one round: a host fault that was noted; a guest exception that was raised; the mailboxes, if exit_request is set; an interrupt,
-// if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
+// Order of events in one round: a host fault that was noted; a guest exception that was raised; what icount finds due; the mailboxes, if
+// exit_request is set; an interrupt, if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
 // Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
-// its core. The handler ends with
-// vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it leaves at its end; between check and
-// jump of the entry
-// - resume at the abort; in the bridge back from C - take back the chaining of the TB that it returns to; in C on behalf of a TB - the bridge checks
-// on the way back. So the latency is bounded by the rest of one TB (at most TB_MAX_INSNS instructions) plus one helper. Undoing the
-// chaining was chosen over stepping to
-// the boundary because it needs no instruction-length knowledge of host code, no trap flag, and works the same in a signal and in an interrupt.
+// its core. The handler ends with vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it
+// leaves at its end; between check and jump of the entry - resume at the abort; in the bridge back from C - take back the chaining of the
+// TB that it returns to; in C on behalf of a TB - the bridge checks on the way back. So the latency is bounded by the rest of one TB (at
+// most TB_MAX_INSNS instructions) plus one helper. Undoing the chaining was chosen over stepping to the boundary because it needs no
+// instruction-length knowledge of host code, no trap flag, and works the same in a signal and in an interrupt.
 #include <string.h>
 
 #include "kernel/base/fmt.h"
@@ -23,19 +21,22 @@ enum { MAX_CORES = 256 };
 // Which vCPU a core runs: the one piece of per-core data of this layer. Written by the core itself.
 static struct vcpu *current[MAX_CORES];
 
+struct vcpu *vcpu_on_core(unsigned id) { return __atomic_load_n(&current[id], __ATOMIC_SEQ_CST); }
 struct vcpu *vcpu_current(void) { return current[plat_core_id()]; }
 bool cpu_is_self(struct vcpu *c) { return !plat_in_interrupt() && vcpu_current() == c; }
 unsigned vcpu_index(const struct vcpu *c) { return c->index; }
 
-void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index)
+bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index)
 {
     c->self = c;
     c->tcg = t;
     c->phys = p;
     c->ops = ops;
     c->index = index;
+    c->parked = 1;
+    c->store_page[0] = c->store_page[1] = ~0ull;
     tlb_flush(c);
-    tcg_add_vcpu(t, c);
+    return tcg_add_vcpu(t, c);
 }
 
 // ---- catch and leave ----------------------------------------------------------------------------------------------------------
@@ -57,9 +58,11 @@ void vcpu_leave(struct vcpu *c)
 {
     ASSERT(cpu_is_self(c) && !bql_held(), "leaving vCPU %u from elsewhere", c->index);
     ASSERT(c->host_rsp, "nothing to leave%s", "");
+    if (c->tcg->cfg.icount && c->in_guest && c->helper_ra) icount_leave(c, c->helper_ra - 1);
     c->in_guest = 0;
     c->helper_ra = 0;
     c->last_tb = NULL;
+    c->tr->claiming = false;
     __asm__ volatile("mov %0, %%rsp\n\tjmp tcg_catch_out" : : "r"(c->host_rsp) : "memory");
     __builtin_unreachable();
 }
@@ -81,9 +84,15 @@ void vcpu_fpu_release(struct vcpu *c)
 
 // ---- mailboxes ----------------------------------------------------------------------------------------------------------------
 
+// A vCPU that does not run, because others have its core at the moment, gets it: the running one is asked to yield.
 void vcpu_kick(struct vcpu *c)
 {
     __atomic_store_n(&c->exit_request, 1, __ATOMIC_SEQ_CST);
+    struct vcpu *running = c->shares_core ? __atomic_load_n(&current[c->core], __ATOMIC_SEQ_CST) : c;
+    if (running && running != c) {
+        __atomic_or_fetch(&running->posted_events, VCPU_EV_YIELD, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&running->exit_request, 1, __ATOMIC_SEQ_CST);
+    }
     if (c->core != plat_core_id()) plat_core_kick(c->core);
 }
 
@@ -125,6 +134,7 @@ void vcpu_request_shutdown(struct vcpu *c, int code)
 }
 
 void vcpu_request_stop(struct vcpu *c) { post_event(c, VCPU_EV_STOP); }
+void vcpu_request_yield(struct vcpu *c) { post_event(c, VCPU_EV_YIELD); }
 void vcpu_request_tlb_flush(struct vcpu *c) { post_event(c, VCPU_EV_TLB_FLUSH); }
 
 void cpu_run_async(struct vcpu *c, void (*fn)(struct vcpu *c, void *arg), void *arg)
@@ -169,13 +179,13 @@ static void fold_posted(struct vcpu *c)
 static void look_at_mail(struct vcpu *c)
 {
     __atomic_store_n(&c->exit_request, 0, __ATOMIC_SEQ_CST);
-    u32 mine = VCPU_EV_ASYNC | VCPU_EV_TLB_FLUSH | VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP;
+    u32 mine = VCPU_EV_ASYNC | VCPU_EV_TLB_FLUSH | VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP | VCPU_EV_YIELD;
     u32 ev = __atomic_fetch_and(&c->posted_events, ~mine, __ATOMIC_SEQ_CST);
     if (ev & VCPU_EV_ASYNC) run_async(c);
     if (ev & VCPU_EV_TLB_FLUSH) tlb_flush(c);
     fold_posted(c);
     c->irq_look = true;
-    c->run_result |= ev & (VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP);
+    c->run_result |= ev & (VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP | VCPU_EV_YIELD);
 }
 
 // ---- interrupt context -----------------------------------------------------------------------------------------------------------
@@ -191,13 +201,11 @@ u64 vcpu_interrupted(u64 rip)
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) return rip;
     if (rip >= (u64)s->enter_check && rip < (u64)s->enter_end) return (u64)s->enter_abort;
     if (t->cfg.exit_poll) return rip;
-    bool bridge = rip >= (u64)t->rx && rip < (u64)s->end;
-    struct tb *tb = bridge ? tb_by_host(t, c->helper_ra - 1) : hit;
-    if (!tb) return rip;
-    if (!bridge)
-        for (unsigned n = 0; n < tb->n_ind; n++)
-            if (rip == (u64)tb->code + tb->ind[n].jmp) return (u64)tb->code + tb->ind[n].miss;
-    tb_unlink(t, tb);
+    for (unsigned n = 0; hit && n < hit->n_ind; n++)
+        if (rip == (u64)hit->code + hit->ind[n].jmp) return (u64)hit->code + hit->ind[n].miss;
+    // In a bridge or in C: the TB that it leads back to. (If helper_ra is an old one, C has not begun, and the bridge looks afterwards.)
+    struct tb *tb = hit ? hit : c->helper_ra ? tb_by_host(t, c->helper_ra - 1) : NULL;
+    if (tb) tb_unlink(c, tb);
     return rip;
 }
 
@@ -224,7 +232,7 @@ void vcpu_helper_done(struct vcpu *c)
 {
     if (c->exit_request && !c->tcg->cfg.exit_poll) {
         struct tb *tb = tb_by_host(c->tcg, c->helper_ra - 1);
-        if (tb) tb_unlink(c->tcg, tb);
+        if (tb) tb_unlink(c, tb);
     }
     if (!c->fpu_loaded) c->ops->fpu_load(c);
 }
@@ -233,9 +241,31 @@ void vcpu_helper_done(struct vcpu *c)
 
 static void idle(struct vcpu *c)
 {
+    if (c->shares_core) {
+        c->run_result |= VCPU_EV_HALT;
+        return;
+    }
+    if (c->tcg->cfg.icount) {
+        icount_idle(c);
+        return;
+    }
+    vcpu_park(c);
     bql_lock();
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) plat_idle();
     bql_unlock();
+    vcpu_unpark(c);
+}
+
+void vcpu_core_idle(struct vcpu *c)
+{
+    if (!c->tcg->cfg.icount) {
+        plat_idle();
+        return;
+    }
+    icount_sleep(c);
+    bql_unlock();
+    icount_turn(c);
+    bql_lock();
 }
 
 static void trace_text(void *o UNUSED, const char *s) { trace_write("%s", s); }
@@ -253,29 +283,34 @@ static void execute(struct vcpu *c)
     unsigned exit = c->last_exit;
     struct tb *tb = tb_get(c);
     if (from && c->last_tb == from) tb_chain(c, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
+    if (t->cfg.icount && tb->n_insns > c->icount_left) tb = icount_cut(c);
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
     c->helper_ra = 0;
     c->n_exits++;
-    if (tcg_dice(t, 64)) vcpu_kick(c);
+    if (tcg_dice(c, 64)) vcpu_kick(c);
     if (!c->fpu_loaded) c->ops->fpu_load(c);
     t->stubs.enter(tb->code + tb->entry_saved);
     if (limits_c_uses_fpu()) vcpu_fpu_release(c);
     c->helper_ra = 0;
+    if (c->n_unlinked) tb_relink(c);
     from = c->last_tb;
     if (!from) return;
-    if (from->unlinked && !from->invalid) tb_relink(t, from);
     const struct tb_exit *x = &from->exits[c->last_exit];
     c->n_exit_kind[x->kind]++;
     if (x->kind <= EXIT_PC) c->pc = x->pc;
     if (x->kind == EXIT_LEAVE) c->irq_look = true;
     if (x->kind >= EXIT_PC) c->last_tb = NULL;
-    if (x->kind == EXIT_INDIRECT && c->ops->branched) c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);
+    if (x->kind != EXIT_INDIRECT || !c->ops->branched) return;
+    c->icount_left++;                                 // if it raises, the branch has not been executed
+    c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);
+    c->icount_left--;
 }
 
 static void fault_noted(struct vcpu *c)
 {
     struct tb *tb = tb_by_host(c->tcg, c->fault_rip);
     tb_restore(c, tb, c->fault_rip, c->fault_eflags);
+    if (c->tcg->cfg.icount) icount_leave(c, c->fault_rip);
     c->fault_rip = 0;
     c->ops->host_fault(c, c->fault_vector);
 }
@@ -283,13 +318,17 @@ static void fault_noted(struct vcpu *c)
 static void rounds(struct vcpu *c)
 {
     for (;;) {
+        exclusive_end(c);
+        if (c->n_unlinked) tb_relink(c);
         if (c->fault_rip) fault_noted(c);
         if (c->exc_pending) {
             c->last_tb = NULL;
             c->ops->deliver_exception(c);
         }
+        if (icount_due(c)) icount_turn(c);
         if (__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) look_at_mail(c);
         if (c->run_result) return;
+        vcpu_pass(c);
         if (c->irq_look) {
             c->irq_look = false;
             if (c->ops->take_interrupt(c)) c->last_tb = NULL;
@@ -301,6 +340,8 @@ static void rounds(struct vcpu *c)
             if (c->ops->has_work(c)) c->halted = false;
             continue;
         }
+        if (c->alone) exclusive_begin(c);
+        c->alone = false;
         execute(c);
     }
 }
@@ -308,13 +349,17 @@ static void rounds(struct vcpu *c)
 u32 vcpu_run(struct vcpu *c)
 {
     c->core = plat_core_id();
-    current[c->core] = c;
+    __atomic_store_n(&current[c->core], c, __ATOMIC_SEQ_CST);
     plat_bind_vcpu(c);
+    vcpu_unpark(c);
     c->run_result = 0;
     c->irq_look = true;
+    if (c->tcg->cfg.icount && c->tcg->icount.runs != c) c->tcg->icount.moved = true;   // another's budget
     while (!c->run_result) tcg_catch(c, rounds);
+    exclusive_end(c);
     vcpu_fpu_release(c);
+    vcpu_park(c);
     u32 r = c->run_result;
-    current[c->core] = NULL;
+    __atomic_store_n(&current[c->core], NULL, __ATOMIC_SEQ_CST);
     return r;
 }

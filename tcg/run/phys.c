@@ -110,6 +110,7 @@ static bool region_mapped(const struct region *r) { return CONTAINER_OF(r, struc
 // order of creation.
 static void space_publish(struct phys *p, struct space *sp)
 {
+    ASSERT(bql_held() || !p->hooks.map_changed, "the memory map changes without the BQL");   // without hooks nobody runs yet
     u64 seq = sp->seq + 1;
     struct map *m = &sp->maps[seq % MAPS];
     m->n = 0;
@@ -258,6 +259,12 @@ static void device_enter(const struct access_ctx *x, const struct region *r)
     bql_lock();
 }
 
+// Every access to a device passes here, so this is where "the BQL is held" is asserted for their callbacks.
+static void device_locked(const struct region *r)
+{
+    ASSERT(r->ops->unlocked || bql_held(), "%s accessed without the BQL", r->name);
+}
+
 static void device_leave(const struct access_ctx *x, const struct region *r)
 {
     if (x->lock && !r->ops->unlocked) bql_unlock();
@@ -267,6 +274,7 @@ static u64 device_read(const struct access_ctx *x, const struct span *s, u64 a, 
 {
     if (!s->r->ops->read) return bits_zext(UINT64_MAX, n);
     device_enter(x, s->r);
+    device_locked(s->r);
     u64 v = s->r->ops->read(s->r->opaque, a - s->base, n);
     device_leave(x, s->r);
     return bits_zext(v, n);
@@ -276,6 +284,7 @@ static void device_write(const struct access_ctx *x, const struct span *s, u64 a
 {
     if (!s->r->ops->write) return;
     device_enter(x, s->r);
+    device_locked(s->r);
     s->r->ops->write(s->r->opaque, a - s->base, bits_zext(v, n), n);
     device_leave(x, s->r);
 }
@@ -327,7 +336,6 @@ static bool space_write(const struct access_ctx *x, u64 a, const u8 *buf, u64 le
             device_write(x, &s, a, v, n);
         } else if (s.r->kind == REGION_RAM) {
             copy_bytes(s.r->host + (a - s.base), buf, n);
-            // Afterwards: another core may translate the bytes at this moment, and has to drop what it made of the old ones.
             if (x->p->hooks.code_written) x->p->hooks.code_written(x->p->hooks.opaque, gpa(a), n);
         }                                                  // ROM: the write is ignored, as the chip does
     }

@@ -1,22 +1,29 @@
 // The slow half of the softmmu: what inline lookups miss.
 //
-// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to the
-// instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce buffer, filled
-// beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the address's offset within 64
-// bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
+// A miss walks the guest's page tables, notes the page in the TLB if plain RAM (or, for reads, ROM) answers, and hands the access back to
+// the instruction that missed. Where no plain memory answers - devices, accesses across pages - the instruction works on the vCPU's bounce
+// buffer, filled beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the
+// address's offset within 64 bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
 //
 // Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites
-// itself is left before
-// the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only where it happens.
+// itself is left before the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only
+// where it happens.
 #include "tcg/run/softmmu.h"
 
 #include <string.h>
 
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
+#include "kernel/plat.h"
 #include "tcg/run/tcg.h"
 
 struct page_at { struct gpa page; u8 *host; struct region *region; };
+
+// A TLB is its vCPU's own: interrupt context queues such work (cpu_run_async) and its owner does it.
+static void tlb_touched(const struct vcpu *c)
+{
+    ASSERT(!plat_in_interrupt(), "TLB of vCPU %u touched in interrupt context", c->index);
+}
 
 static void big_forget(struct vcpu *c)
 {
@@ -26,18 +33,14 @@ static void big_forget(struct vcpu *c)
 
 void tlb_flush(struct vcpu *c)
 {
+    tlb_touched(c);
     c->n_flush++;
     memset(c->tlb, 0, sizeof c->tlb);
     memset(c->xsig, 0, sizeof c->xsig);
     for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
-    for (unsigned k = 0; k < JC_CLASSES; k++) {
-        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
-        c->jc[k].pc[0] = jc_empty_pc(0);
-    }
     memset(c->tlb_local, 0, sizeof c->tlb_local);
-    memset(c->jc_local, 0, sizeof c->jc_local);
     memset(c->xsig_local, 0, sizeof c->xsig_local);
-    c->jc_untracked = false;
+    if (c->as_sets) tlb_forget_all(c);
     big_forget(c);
 }
 
@@ -48,23 +51,17 @@ void tlb_flush(struct vcpu *c)
 
 void tlb_flush_local(struct vcpu *c)
 {
+    tlb_touched(c);
     c->n_flush++;
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], BITMAP_WORDS(TLB_SIZE)) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
         FOR_BITS(i, c->xsig_local[m], BITMAP_WORDS(XTLB_SIZE)) c->xsig[m][i] = 0;
     }
-    for (unsigned k = 0; k < JC_CLASSES; k++) FOR_BITS(i, c->jc_local[k], BITMAP_WORDS(JC_SIZE)) c->jc[k].pc[i] = jc_empty_pc(i);
-}
-
-static void jc_forget_page(struct vcpu *c, u64 va)
-{
-    for (unsigned k = 0; k < c->tcg->n_classes; k++)
-        for (unsigned i = 0; i < JC_SIZE; i++)
-            if (((c->jc[k].pc[i] + c->tcg->class_base[k]) ^ va) < PAGE_SIZE) c->jc[k].pc[i] = jc_empty_pc(i);
 }
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
 {
+    tlb_touched(c);
     c->n_flush_page++;
     u64 va = a.v & PAGE_MASK;
     if (va >= c->big[va >> 63].lo && va <= c->big[va >> 63].hi) {
@@ -72,14 +69,10 @@ void tlb_flush_page(struct vcpu *c, struct gva a)
         return;
     }
     unsigned i = tlb_index(va), x = xtlb_index(va);
-    bool code = c->jc_untracked;
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
-        if (!c->xsig[m][x] || c->xtlb[m][x].va != va) continue;
-        c->xsig[m][x] = 0;
-        code = true;
+        if (c->xtlb[m][x].va == va) c->xsig[m][x] = 0;
     }
-    if (code) jc_forget_page(c, va);
 }
 
 static void bit_put(u64 *words, unsigned i, bool on)
@@ -100,14 +93,26 @@ static void big_note(struct vcpu *c, u64 va, const struct tlb_fill *f)
 static void tlb_put(struct vcpu *c, u64 va, unsigned mmu, unsigned write, const u8 *host, bool global)
 {
     unsigned i = tlb_index(va);
-    c->tlb[mmu][write][i] = (struct tlb_entry){va & PAGE_MASK, (u64)host};
+    struct tlb_entry *e = &c->tlb[mmu][write][i];
+    e->host = (u64)host;
+    __atomic_store_n(&e->tag, va & PAGE_MASK, __ATOMIC_RELAXED);
     bit_put(c->tlb_local[mmu][write], i, !global);
+}
+
+// Unless the page holds code. Another vCPU may begin to translate from it at this moment: one of the two takes the entry out again
+// (tcg/run/codepage.c).
+static void tlb_put_write(struct vcpu *c, u64 va, unsigned mmu, const struct page_at *at, bool global)
+{
+    if (tb_page_has_code(c->tcg, at->page)) return;
+    tlb_put(c, va, mmu, 1, at->host, global);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    unsigned i = tlb_index(va);
+    if (tb_page_has_code(c->tcg, at->page)) __atomic_store_n(&c->tlb[mmu][1][i].tag, tlb_empty_tag(i), __ATOMIC_RELAXED);
 }
 
 static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill *f)
 {
     unsigned i = xtlb_index(va);
-    if (c->xsig[mmu][i]) c->jc_untracked = true;
     c->xtlb[mmu][i].va = va & PAGE_MASK;
     c->xtlb[mmu][i].page = f->page.v;
     c->xsig[mmu][i] = tcg_code_signature(c->tcg, va & PAGE_MASK, f->page.v, mmu);
@@ -117,10 +122,11 @@ static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill
 // Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
 static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
 {
+    tlb_touched(c);
     struct tlb_fill f;
     *at = (struct page_at){0};
-    if (tcg_dice(c->tcg, 16)) vcpu_kick(c);
-    if (tcg_dice(c->tcg, 16)) vcpu_fpu_release(c);           // as a device's access would
+    if (tcg_dice(c, 16)) vcpu_kick(c);
+    if (tcg_dice(c, 16)) vcpu_fpu_release(c);           // as a device's access would
     if (!c->ops->tlb_fill(c, gva(va), acc, mmu, raise, &f)) return false;
     at->page = f.page;
     at->region = phys_find(c->phys, f.page);
@@ -130,7 +136,7 @@ static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
     if (acc == ACCESS_EXEC) xtlb_put(c, va, mmu, &f);
     if (acc == ACCESS_EXEC || !at->host) return true;
     if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, at->host, f.global);
-    if ((f.prot & ACCESS_WRITE) && ram && !tb_page_has_code(c->tcg, f.page)) tlb_put(c, va, mmu, 1, at->host, f.global);
+    if ((f.prot & ACCESS_WRITE) && ram) tlb_put_write(c, va, mmu, at, f.global);
     return true;
 }
 
@@ -147,9 +153,11 @@ static bool crosses(u64 va, u64 len) { return (va & ~PAGE_MASK) + len > PAGE_SIZ
 
 static struct tb *running_tb(struct vcpu *c) { return c->in_guest && c->helper_ra ? tb_by_host(c->tcg, c->helper_ra - 1) : NULL; }
 
-// The page at `at` is about to be written at offset off: drops TBs; leaves if the running one is among them.
-static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 len)
+// The page at `at` is about to be written at offset off by translated code; n: 0, or 1 for the second page of an access. Drops TBs; leaves
+// if the running one is among them.
+static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 len, unsigned n)
 {
+    __atomic_store_n(&c->store_page[n], at->page.v >> PAGE_SHIFT, __ATOMIC_SEQ_CST);
     if (!tb_page_has_code(c->tcg, at->page)) return;
     struct tb *run = running_tb(c);
     c->n_smc++;
@@ -159,10 +167,20 @@ static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 
     vcpu_leave(c);
 }
 
+// A locked access over two pages is made on the bounce buffer: only while nobody else runs is it atomic.
+static void need_alone(struct vcpu *c)
+{
+    if (!tcg_shared(c->tcg) || c->tcg->exclusive == c) return;
+    vcpu_sync(c);
+    c->one_insn = c->alone = true;
+    vcpu_leave(c);
+}
+
 // ---- from emitted code -----------------------------------------------------------------------------------------------------
 
 static void mmio_read(struct vcpu *c, struct gpa a, u8 *buf, u64 len)
 {
+    if (c->tcg->cfg.icount) icount_before_io(c);
     for (u64 n = 0; n < len;) {
         unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
         u64 v = phys_mmio_read(c->phys, gpa(a.v + n), step);
@@ -174,6 +192,7 @@ static void mmio_read(struct vcpu *c, struct gpa a, u8 *buf, u64 len)
 
 static void mmio_write(struct vcpu *c, struct gpa a, const u8 *buf, u64 len)
 {
+    if (c->tcg->cfg.icount) icount_before_io(c);
     for (u64 n = 0; n < len;) {
         unsigned step = len - n >= 8 ? 8 : len - n >= 4 ? 4 : len - n >= 2 ? 2 : 1;
         u64 v = 0;
@@ -204,7 +223,7 @@ u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
 u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
 {
     unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
-    bool reads = desc >> 16 & 1, may_not = desc >> 17 & 1;
+    bool reads = desc >> 16 & 1, may_not = desc >> 17 & 1, locked = desc >> 18 & 1;
     u8 *buf = c->bounce + (va & 63);
     c->n_tlb_miss++;
     c->bounce_len = 0;
@@ -214,11 +233,15 @@ u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
     if (first < size) {
         struct page_at next;
         (void)page_find(c, va + first, ACCESS_WRITE, mmu, true, &next);
-        if (next.host) code_written(c, &next, 0, size - first);
+        if (locked) need_alone(c);
+        if (next.host) code_written(c, &next, 0, size - first, 1);
+        else if (c->tcg->cfg.icount) icount_before_io(c);
     }
     if (at.host) {
-        code_written(c, &at, va & ~PAGE_MASK, first);
+        code_written(c, &at, va & ~PAGE_MASK, first, 0);
         if (first == size) return at.host + (va & ~PAGE_MASK);
+    } else if (c->tcg->cfg.icount) {
+        icount_before_io(c);               // now: at the commit the instruction has been executed
     }
     if (reads || (may_not && at.host)) mem_read(c, gva(va), buf, size, mmu);
     c->bounce_len = size;
@@ -236,6 +259,17 @@ void softmmu_commit(struct vcpu *c)
 
 // ---- for C ---------------------------------------------------------------------------------------------------------------------
 
+// A word is moved whole: other vCPUs look at it meanwhile (SDM 3A 8.1.1).
+static void copy_whole(void *d, const void *s, u64 len)
+{
+    switch (len) {
+    case 2: *(volatile u16_any *)d = *(const volatile u16_any *)s; break;
+    case 4: *(volatile u32_any *)d = *(const volatile u32_any *)s; break;
+    case 8: *(volatile u64_any *)d = *(const volatile u64_any *)s; break;
+    default: memcpy(d, s, len);
+    }
+}
+
 // Walks all pages of a..a+len-1, raising the first fault.
 static void probe_all(struct vcpu *c, u64 va, u64 len, enum access acc, unsigned mmu)
 {
@@ -252,7 +286,7 @@ static void piece_read(struct vcpu *c, u64 va, u8 *buf, u64 len, unsigned mmu)
         (void)page_find(c, va, ACCESS_READ, mmu, true, &at);
         if (at.host) h = at.host + (va & ~PAGE_MASK);
     }
-    if (h) memcpy(buf, h, len);
+    if (h) copy_whole(buf, h, len);
     else mmio_read(c, gpa(at.page.v | (va & ~PAGE_MASK)), buf, len);
 }
 
@@ -263,15 +297,14 @@ static void piece_write(struct vcpu *c, u64 va, const u8 *buf, u64 len, unsigned
     if (!h) {
         (void)page_find(c, va, ACCESS_WRITE, mmu, true, &at);
         if (at.host) {
+            copy_whole(at.host + (va & ~PAGE_MASK), buf, len);
             // Called by a helper in the middle of its work: the running TB finishes; a stale rest of it ends with this instruction's block.
-            if (tb_page_has_code(c->tcg, at.page)) {
-                c->n_smc++;
-                (void)tb_invalidate_phys(c->tcg, gpa(at.page.v | (va & ~PAGE_MASK)), len, NULL);
-            }
-            h = at.host + (va & ~PAGE_MASK);
+            if (tb_page_has_code(c->tcg, at.page)) c->n_smc++;
+            (void)tb_invalidate_phys(c->tcg, gpa(at.page.v | (va & ~PAGE_MASK)), len, NULL);
+            return;
         }
     }
-    if (h) memcpy(h, buf, len);
+    if (h) copy_whole(h, buf, len);
     else mmio_write(c, gpa(at.page.v | (va & ~PAGE_MASK)), buf, len);
 }
 
@@ -297,7 +330,7 @@ u64 mem_ld(struct vcpu *c, struct gva a, unsigned size, unsigned mmu)
 {
     u64 v = 0;
     u8 *h = tlb_hit(c, a.v, size, false, mmu);
-    if (h) memcpy(&v, h, size);
+    if (h) copy_whole(&v, h, size);
     else mem_read(c, a, &v, size, mmu);
     return v;
 }
@@ -305,7 +338,7 @@ u64 mem_ld(struct vcpu *c, struct gva a, unsigned size, unsigned mmu)
 void mem_st(struct vcpu *c, struct gva a, u64 val, unsigned size, unsigned mmu)
 {
     u8 *h = tlb_hit(c, a.v, size, true, mmu);
-    if (h) memcpy(h, &val, size);
+    if (h) copy_whole(h, &val, size);
     else mem_write(c, a, &val, size, mmu);
 }
 
@@ -337,6 +370,14 @@ static bool code_page(struct vcpu *c, u64 va, unsigned mmu, bool raise, u64 *pag
     return true;
 }
 
+bool mem_code_find(struct vcpu *c, struct gva a, unsigned mmu, struct gpa *out)
+{
+    u64 page;
+    if (!code_page(c, a.v, mmu, false, &page)) return false;
+    *out = gpa(page | (a.v & ~PAGE_MASK));
+    return true;
+}
+
 struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu)
 {
     u64 page = 0;
@@ -348,6 +389,7 @@ unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsign
 {
     u64 page;
     if (!code_page(c, a.v, mmu, raise, &page)) return 0;
+    if (c->tr->claiming) tb_page_claim(c, page >> PAGE_SHIFT);
     len = (unsigned)min_u64(len, PAGE_SIZE - (a.v & ~PAGE_MASK));
     u8 *h = phys_host(c->phys, gpa(page));
     if (h) {

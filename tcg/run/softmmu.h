@@ -18,7 +18,13 @@ u8 *mem_probe(struct vcpu *c, struct gva a, u64 len, enum access acc, unsigned m
 unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsigned mmu, bool raise);
 // Guest-physical address of the code byte at a (for TB keys); raises the fetch fault.
 struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu);
+bool mem_code_find(struct vcpu *c, struct gva a, unsigned mmu, struct gpa *out);   // the same; false instead of the fault
 
-void tlb_flush(struct vcpu *c);                         // all modes, and the jump cache
+void tlb_flush(struct vcpu *c);                         // everything: all modes, code signatures, address spaces put aside
 void tlb_flush_local(struct vcpu *c);                   // the same, but global translations stay
+// The guest leaves address space `from` for `to` (numbers it gave them). What is known of `from` is put aside; of what was known of `to`
+// the non-global part comes back (keep_to) or is forgotten.
+void tlb_switch(struct vcpu *c, u32 from, u32 to, bool keep_to);
+void tlb_forget(struct vcpu *c, u32 id);                // what was put aside for address space id
+void tlb_forget_all(struct vcpu *c);
 void tlb_flush_page(struct vcpu *c, struct gva a);      // invlpg

@@ -13,10 +13,13 @@
 struct tb;
 struct ir_block;
 struct tcg;   // the translator's shared state: TB cache, code cache (tcg/run/tcg.h)
+struct translator;
 
 enum {
     VCPU_NREGS = 32,
     VCPU_NTEMPS = 16,
+    VCPUS_MAX = 64,
+    UNLINKED_MAX = 4,
     MMU_MODES = 3,        // x86: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC (SMAP open)
     TLB_SIZE = 1 << TLB_BITS,
     JC_NONE = 0xff,
@@ -36,9 +39,9 @@ static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE 
 
 // The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so
 // that a near branch, which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at
-// another index.
+// another index. What an entry leads to compares the page's signature, so the mapping may change without anybody looking here.
 struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
-static inline unsigned jc_index(u64 pc) { return pc & (JC_SIZE - 1); }
+static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)pc >> JC_BITS) & (JC_SIZE - 1); }
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
@@ -66,7 +69,8 @@ struct guest_ops {
     void (*deliver_exception)(struct vcpu *c);
     bool (*take_interrupt)(struct vcpu *c);       // true: state changed
     bool (*has_work)(struct vcpu *c);             // would HLT end now?
-    void (*host_fault)(struct vcpu *c, unsigned vector);   // a host instruction of translated code faulted; state is synced. Raises the guest's exception
+    // a host instruction of translated code faulted; state is synced. Raises the guest's exception
+    void (*host_fault)(struct vcpu *c, unsigned vector);
     void (*dump)(struct vcpu *c, void (*out)(void *o, const char *s), void *o);   // "info registers", as QEMU's -d cpu
     void (*fpu_save)(struct vcpu *c);             // host vector/x87 registers -> vCPU state
     void (*fpu_load)(struct vcpu *c);
@@ -95,9 +99,13 @@ struct vcpu {
     bool halted;
     bool fpu_loaded;                   // the guest's vector/x87 state is in the host's registers
     bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
+    bool alone;                        // run the next TB with all other vCPUs parked
+    bool shares_core;                  // others run on this core in turns: vcpu_run returns on HLT. Constant
 
     const struct guest_ops *ops;
     struct tcg *tcg;
+    struct translator *tr;
+    struct as_sets *as_sets;           // addrspace.c
     struct phys *phys;
     unsigned index;
     unsigned core;                     // plat_core_id of the core that runs it
@@ -111,6 +119,13 @@ struct vcpu {
     struct { void (*fn)(struct vcpu *, void *); void *arg; } async_q[64];
     u32 async_head, async_tail;
 
+    // ---- atomics: owner writes, others read (tcg/run/park.c) ----
+    u32 seen;                          // tcg.epoch at the last turn of the loop
+    u32 parked;                        // does nothing
+    u64 store_page[2];                 // guest-physical pages (address >> 12) with code that a store may be on its way to; ~0 none
+    struct tb *unlinked[UNLINKED_MAX]; // TBs whose chaining this vCPU took back; tb_lock
+    unsigned n_unlinked;
+
     const struct apic_ops *apic_ops;
     void *apic;
 
@@ -123,8 +138,9 @@ struct vcpu {
     bool irq_look;                     // something may have made an interrupt deliverable
     u32 run_result;                    // VCPU_EV_* that ends vcpu_run
     struct { u64 va, page; } xtlb[MMU_MODES][XTLB_SIZE];    // linear page -> guest-physical page; valid where xsig is not 0
-    bool jc_untracked;                 // some jump-cache entry may lie in a page that xtlb has forgotten
     struct { u64 lo, hi; } big[2];     // interval of linear addresses covered by large pages, lower and upper half; lo > hi: none
+    s64 icount_left;                   // [emitted] icount: instructions that may still run; meaningless without (tcg/run/icount.c)
+    u8 few_insns;                      // icount: not 0: translate the next TB with so many instructions at most, unregistered
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
@@ -133,23 +149,31 @@ struct vcpu {
     // [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
     // Which entries a flush of non-global translations drops.
-    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], jc_local[JC_CLASSES][BITMAP_WORDS(JC_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
+    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,
-       VCPU_EV_RESET = 32, VCPU_EV_SHUTDOWN = 64, VCPU_EV_STOP = 128 };
+       VCPU_EV_RESET = 32, VCPU_EV_SHUTDOWN = 64, VCPU_EV_STOP = 128,
+       VCPU_EV_YIELD = 256,            // another vCPU of this core wants it
+       VCPU_EV_HALT = 512 };           // (only as a result of vcpu_run) nothing to do, and others share the core
 
-// Allocates the generic part's contents; `size` is that of the embedding struct.
-void vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index);
+// Makes c known to the translator. False: no memory for its translator. Before any vCPU runs.
+bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest_ops *ops, unsigned index) MUST_CHECK;
 // Runs c on this core until shutdown or reset is requested (VCPU_EV_*); returns the event. BQL not held.
 u32 vcpu_run(struct vcpu *c);
+// The vCPU that runs on core `id` at the moment, or NULL. Any context.
+struct vcpu *vcpu_on_core(unsigned id);
+// No vCPU of this core has anything to do; c is one of them: sleeps until an interrupt, or moves time on under icount. BQL held; given up
+// meanwhile.
+void vcpu_core_idle(struct vcpu *c);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that
 // called (its start). No-op outside of helpers. All exception raising goes through it.
 void vcpu_sync(struct vcpu *c);
-// Makes vcpu_run return VCPU_EV_STOP; makes c flush its TLB at its next exit. Any context.
+// Makes vcpu_run return VCPU_EV_STOP (VCPU_EV_YIELD); makes c flush its TLB at its next exit. Any context.
 void vcpu_request_stop(struct vcpu *c);
+void vcpu_request_yield(struct vcpu *c);
 void vcpu_request_tlb_flush(struct vcpu *c);
 // Guest vector/x87 state out of the host's registers, because libc or another guest is to run. Own core. Cheap when already out.
 void vcpu_fpu_release(struct vcpu *c);

@@ -1,7 +1,7 @@
 // The guest's benchmark: a static program that runs native, under Cupel and under QEMU, and prints nanoseconds per unit of work.
 //
-// Each workload has a fixed amount of work per call, is called until it has run for long enough, and its fastest call counts: interrupts and
-// first translations fall out. Each has a checksum, printed so that engines can be compared: a fast wrong answer is none.
+// Each workload has a fixed amount of work per call, is called until it has run for long enough, and its fastest call counts: interrupts
+// and first translations fall out. Each has a checksum, printed so that engines can be compared: a fast wrong answer is none.
 // Output lines: "bench NAME NS CHECKSUM", between "bench begin" and "bench end".
 #include <emmintrin.h>
 #include <stdint.h>
@@ -68,8 +68,15 @@ static uint64_t w_indirect(void)
     return x;
 }
 
-// Scalar double: a Newton iteration and a polynomial.
-static uint64_t w_double(void)
+static uint64_t bits_of(double d)
+{
+    uint64_t u;
+    memcpy(&u, &d, 8);
+    return u;
+}
+
+// Scalar double, latency: a Newton iteration and a polynomial, each operation waits for the one before.
+static uint64_t w_double_latency(void)
 {
     double s = 0;
     for (int i = 1; i < 60000; i++) {
@@ -78,9 +85,51 @@ static uint64_t w_double(void)
         r = 0.5 * (r + x / r);
         s += r * (1.0 + r * (0.25 - r * 1e-6));
     }
-    uint64_t u;
-    memcpy(&u, &s, 8);
+    return bits_of(s);
+}
+
+// Scalar double, throughput: twelve recurrences that do not wait for each other, all in registers. Here a translator's own instructions
+// compete with the program's.
+static uint64_t w_double_throughput(void)
+{
+    enum { CHAINS = 12 };
+    double s[CHAINS], c = 0.99951171875, d = 0.03125;
+    for (int k = 0; k < CHAINS; k++) s[k] = k;
+    for (int i = 0; i < 20000; i++) {
+#pragma GCC unroll 12
+        for (int k = 0; k < CHAINS; k++) s[k] = s[k] * c + d;
+    }
+    uint64_t u = 0;
+    for (int k = 0; k < CHAINS; k++) u ^= bits_of(s[k]) << k;
     return u;
+}
+
+// The same with memory: a matrix product by tiles of two rows and four columns, eight sums at a time.
+static uint64_t w_gemm(void)
+{
+    enum { N = 32 };
+    static double a[N][N], b[N][N], c[N][N];
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) {
+            a[i][j] = (i * 7 + j * 3) % 17 * 0.25;
+            b[i][j] = (i * 5 + j * 11) % 13 * 0.5;
+        }
+    for (int i = 0; i < N; i += 2)
+        for (int j = 0; j < N; j += 4) {
+            double s[2][4] = {{0}};
+            for (int k = 0; k < N; k++) {
+#pragma GCC unroll 2
+                for (int y = 0; y < 2; y++)
+#pragma GCC unroll 4
+                    for (int x = 0; x < 4; x++) s[y][x] += a[i + y][k] * b[k][j + x];
+            }
+            for (int y = 0; y < 2; y++)
+                for (int x = 0; x < 4; x++) c[i + y][j + x] = s[y][x];
+        }
+    double s = 0;
+    for (int i = 0; i < N; i++)
+        for (int j = 0; j < N; j++) s += c[i][j] * (i + 1);
+    return bits_of(s);
 }
 
 // Packed integers and floats.
@@ -236,8 +285,9 @@ static uint64_t w_newcode(void)
 }
 
 static const struct { const char *name; uint64_t (*fn)(void); } list[] = {
-    {"alu", w_alu}, {"memory", w_memory}, {"call", w_call}, {"indirect", w_indirect}, {"double", w_double}, {"sse2", w_sse2}, {"x87", w_x87},
-    {"matrix", w_matrix}, {"memcpy", w_memcpy}, {"copysse", w_copysse}, {"syscall", w_syscall}, {"pipe", w_pipe}, {"fault", w_fault}, {"fork", w_fork}, {"newcode", w_newcode},
+    {"alu", w_alu}, {"memory", w_memory}, {"call", w_call}, {"indirect", w_indirect}, {"double-lat", w_double_latency},
+    {"double-thr", w_double_throughput}, {"gemm", w_gemm}, {"sse2", w_sse2}, {"x87", w_x87}, {"matrix", w_matrix}, {"memcpy", w_memcpy},
+    {"copysse", w_copysse}, {"syscall", w_syscall}, {"pipe", w_pipe}, {"fault", w_fault}, {"fork", w_fork}, {"newcode", w_newcode},
 };
 
 int main(int argc, char **argv)

@@ -2,8 +2,8 @@
 """`make bench-peers`: Cupel hosted, QEMU's TCG and the bare processor, with the same kernel, RAM disk and program, taking turns.
 
 Usage: peers.py [--runs N] [--json FILE] [--no-peer] [-- CUPEL OPTIONS]
-Turns alternate, so that a machine that slows down slows all; medians of the runs are compared. The table: native nanoseconds per call, then how many
-times that the others take, and the time from start to the shell's prompt. A checksum that differs is an error.
+Turns alternate, so that a machine that slows down slows all; medians of the runs are compared. The table: native nanoseconds per call,
+then how many times that the others take, and the time from start to the shell's prompt. A checksum that differs is an error.
 """
 import argparse
 import json

@@ -1,20 +1,17 @@
 #!/usr/bin/env python3
 """Cupel on a PC with a legacy BIOS, loaded by GRUB's Multiboot2 from an ISO made here by tools/mkiso.sh.
 
-The PC is Bochs, because it has what QEMU's TCG lacks: x2APIC and the TSC-deadline timer. QEMU runs the same image for what Bochs lacks: ACPI
-power-off and a framebuffer that can be had without a window. The guests are small: mb.elf checks its loader, tick.elf sleeps through
+The PC is Bochs, because it has what QEMU's TCG lacks: x2APIC and the TSC-deadline timer. QEMU runs the same image for what Bochs lacks:
+ACPI power-off and a framebuffer that can be had without a window. The guests are small: mb.elf checks its loader, tick.elf sleeps through
 40 timer interrupts, each of which is a deadline of the host's timer.
 """
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 
-from machine import BUILD, ROOT, Machine, case, check, finish, log_path, skip
-
-BIOS, VGABIOS = "/usr/share/bochs/BIOS-bochs-latest", "/usr/share/vgabios/vgabios.bin"
-IPS = 50_000_000          # with sync=none Bochs' clocks are counts of instructions: its TSC runs at exactly this
+from bochs import IPS, Bochs, missing, mkiso
+from machine import BUILD, Machine, case, check, finish, log_path, skip
 
 CONF = r"""
 timeout = 0
@@ -22,14 +19,14 @@ default = {default}
 [tick]
 kernel = \guest\tick.elf
 memory = 16M
-accel = tcg,tb-size=2M
+accel = tcg,tb-size=4M
 isa-debug-exit = 0xf4,4
 [checks; and $a (module)]
 kernel = /guest/mb.elf
 initrd = \guest\tick.elf
 append = first second
 memory = 16M
-accel = tcg,tb-size=2M,exit=poll
+accel = tcg,tb-size=4M,exit=poll
 isa-debug-exit = 0xf4
 [disk]
 kernel = \guest\tick.elf
@@ -44,28 +41,6 @@ memory = 16M
 [bad]
 kernel = \guest\tick.elf
 memory = 3
-"""
-
-RC = """
-config_interface: textconfig
-display_library: term
-cpu: model={model}, count=1, ips={ips}, reset_on_triple_fault=0
-memory: guest=128, host=128
-romimage: file={bios}, options=fastboot
-vgaromimage: file={vgabios}
-vga: extension=none
-pci: enabled=1, chipset=i440fx
-ata0-master: type=cdrom, path={iso}, status=inserted
-boot: cdrom
-log: {log}
-panic: action=fatal
-error: action=report
-info: action=report
-debug: action=ignore
-com1: enabled=1, mode=file, dev={serial}
-sound: driver=dummy
-speaker: enabled=0
-clock: sync=none, time0=1000000000
 """
 
 # Fails at once where Cupel gives up.
@@ -85,28 +60,7 @@ def iso(default):
     conf, image = os.path.join(tmp, "cupel.conf"), os.path.join(tmp, f"{re.sub(r'[^a-z]', '', default)}.iso")
     with open(conf, "w", encoding="utf-8") as f:
         f.write(CONF.format(default=default))
-    subprocess.run([os.path.join(ROOT, "tools", "mkiso.sh"), image, os.path.join(BUILD, "boot", "kernel.elf"), conf, guest], check=True)
-    return image
-
-
-class Bochs(Machine):
-    """Bochs on its pty (a terminal program); `text` is its serial port's file."""
-
-    def __init__(self, model, image, name):
-        self.serial, rc, go = (os.path.join(tmp, f"{name}.{x}") for x in ("serial", "rc", "go"))
-        with open(rc, "w", encoding="utf-8") as f:
-            f.write(RC.format(model=model, ips=IPS, bios=BIOS, vgabios=VGABIOS, iso=image, serial=self.serial, log=log_path(name)))
-        with open(go, "w", encoding="utf-8") as f:
-            f.write("continue\n")             # Debian's Bochs starts in its debugger
-        os.environ["TERM"] = "xterm"
-        super().__init__(["bochs", "-q", "-f", rc, "-rc", go])
-
-    def _read(self, wait):
-        alive = super()._read(wait)
-        if os.path.exists(self.serial):
-            with open(self.serial, encoding="utf-8", errors="replace") as f:
-                self.text = f.read().replace("\r", "")
-        return alive
+    return mkiso(image, conf, guest)
 
 
 def qemu(image, name, *args):
@@ -121,7 +75,7 @@ MODELS = [("corei7_haswell_4770", "x2APIC, TSC deadline", "TSC deadline", False)
 
 
 def test_bochs(image, model, apic, timer, claims):
-    m = Bochs(model, image, model)
+    m = Bochs(tmp, model, image, model)
     m.expect(ENDED, 30)
     check(f"{model}: {apic}", f"local APIC: id 0, {apic}\n" in m.text, m.text)
     check(f"{model}: timer is {timer}", f"timer: {timer}\n" in m.text, m.text)
@@ -167,10 +121,8 @@ def test_entries():
 
 
 def main():
-    missing = [x for x in ("bochs", "grub-mkrescue", "xorriso", "mformat", "qemu-system-x86_64") if not shutil.which(x)]
-    missing += [x for x in (BIOS, VGABIOS, "/usr/lib/grub/i386-pc/multiboot2.mod") if not os.path.exists(x)]
-    if missing:
-        skip("bochs", f"not installed: {', '.join(missing)}")
+    if missing():
+        skip("bochs", f"not installed: {', '.join(missing())}")
         return
     image = iso("tick")
     for model in MODELS:

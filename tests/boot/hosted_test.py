@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 
-from linux import check_clock, shell_checks
+from linux import check_clock, check_remap, shell_checks
 from machine import BUILD, PROMPT, case, check, finish, guest_args, hosted, log_path, skip
 
 APPEND = "console=ttyS0 panic=-1"
@@ -16,7 +16,7 @@ QUICK = "quick" in sys.argv[1:]
 
 
 def boot(*args, log, append=APPEND):
-    m = hosted(*guest_args(), "-append", append, "-m", "512", "-nographic", "-no-reboot", *args, log=log)
+    m = hosted(*guest_args("initrd-tests"), "-append", append, "-m", "512", "-nographic", "-no-reboot", *args, log=log)
     m.login()
     return m
 
@@ -25,6 +25,7 @@ def test_shell():
     m = boot(log="shell")
     print(f"prompt after {time.monotonic() - m.start:.1f} s", flush=True)
     shell_checks(m)
+    check_remap(m)
     check_clock(m, time.monotonic)
     m.send("poweroff\n")
     check("poweroff", m.wait(60) == 0, m.proc.returncode)
@@ -41,6 +42,13 @@ def test_keys():
     m.expect(r"\(cupel\) ")
     m.send("info jit\r")
     m.expect(r"(?s)info jit\n.*?\n\(cupel\) ")
+    m.send("info timers\r")
+    out = m.expect(r"(?s)info timers\n(.*?)\n\(cupel\) ").group(1)
+    check("info timers", all(f"\n{c} " in "\n" + out for c in ("realtime", "virtual", "host", "virtual-rt")) and "_expired" in out, out)
+    m.send("info sync-profile\r")
+    taken = m.expect(r"core 0 +(\d+) +\d+ +\d+ +(\d+)")
+    check("info sync-profile", int(taken.group(1)) > 1000 and int(taken.group(2)) > 0, taken.group(0))
+    m.expect(r"\(cupel\) ")
     m.send("nonsense\r")
     m.expect("unknown command: 'nonsense'")
     m.send("stop\r")
@@ -83,9 +91,10 @@ def test_reset():
 
 
 def test_engines():
-    for accel in ("tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=1"):
+    for accel in ("tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=4"):
         m = boot("-accel", accel, log=accel)
         shell_checks(m)
+        check_remap(m)
         m.send("poweroff\n")
         check(f"poweroff with {accel}", m.wait(60) == 0, m.proc.returncode)
 

@@ -35,6 +35,12 @@ def shell_checks(m):
     check_dmesg(m)
 
 
+def check_remap(m):
+    """Wants initrd-tests: code that changes by page tables and by writing."""
+    out, code = m.shell("remap", 120)
+    check("remap", code == 0 and "remap: ok" in out, f"{code} {out}")
+
+
 def check_dmesg(m):
     out, _ = m.shell("dmesg", 120)
     bad = [x for x in out.splitlines() if BAD.search(x)]

@@ -116,11 +116,12 @@ class Machine:
             self.proc.wait()
 
 
-def guest_args():
-    for name in ("vmlinuz", "initrd"):
+def guest_args(initrd="initrd"):
+    """The default guest. initrd-tests is its RAM disk with the programs that tests run in it (/bin/remap)."""
+    for name, goal in (("vmlinuz", "guest"), (initrd, "guest" if initrd == "initrd" else "test-quick")):
         if not os.path.exists(os.path.join(GUEST, name)):
-            sys.exit(f"no {GUEST}/{name}: run make guest")
-    return ["-kernel", os.path.join(GUEST, "vmlinuz"), "-initrd", os.path.join(GUEST, "initrd")]
+            sys.exit(f"no {GUEST}/{name}: run make {goal}")
+    return ["-kernel", os.path.join(GUEST, "vmlinuz"), "-initrd", os.path.join(GUEST, initrd)]
 
 
 def hosted(*args, log="hosted"):

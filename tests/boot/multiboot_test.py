@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A multiboot kernel (mb.S) hosted: serial output, isa-debug-exit, the loader's promises. QEMU serves as the reference where it is installed."""
+"""A multiboot kernel (mb.S) hosted: serial output, isa-debug-exit, the loader's promises. QEMU is the reference where it is installed."""
 import os
 import shutil
 import subprocess
@@ -27,6 +27,6 @@ if shutil.which("qemu-system-x86_64"):
 else:
     skip("reference", "no qemu-system-x86_64")
 run("debugcon", [CUPEL, "-debugcon", "stdio"], "over debugcon")
-for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=1"):
+for accel in ("tcg", "tcg,exit=poll", "tcg,chain=off", "tcg,tb-size=4"):
     run(accel, [CUPEL, "-accel", accel])
 finish()

@@ -1,8 +1,8 @@
-// A guest program that changes code under the translator's feet, by page tables and by writing, in the ways that caches of code can get wrong. It runs
-// on any x86-64 Linux; no libc. Prints "remap: ok" or what went wrong.
+// A guest program that changes code under the translator's feet, by page tables and by writing, in the ways that caches of code can get
+// wrong. It runs on any x86-64 Linux; no libc. Prints "remap: ok" or what went wrong.
 //
-// Code lies in a memory file: page A, then page B in one of two versions, and the file mapped once more for writing. Each round maps one version of B behind
-// A and calls functions that must return that version's numbers:
+// Code lies in a memory file: page A, then page B in one of two versions, and the file mapped once more for writing. Each round maps one
+// version of B behind A and calls functions that must return that version's numbers:
 //   crossing   an instruction that begins in A and ends in B, reached by falling into it, by a direct jump and by an indirect one
 //   direct     a jump from A to B
 //   indirect   a call to B through a register

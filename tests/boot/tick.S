@@ -1,5 +1,6 @@
-# A multiboot-1 kernel that sleeps: 40 interrupts of the 8254 at 200 Hz, each awaited with HLT, then isa-debug-exit. Under Cupel every one of them
-# is a deadline of the host's timer, so that reaching the end shows that the host's timer interrupts. Also kept: that the TSC went on meanwhile.
+# A multiboot-1 kernel that sleeps: 40 interrupts of the 8254 at 200 Hz, each awaited with HLT, then isa-debug-exit. Under Cupel every one
+# of them is a deadline of the host's timer, so that reaching the end shows that the host's timer interrupts. Also kept: that the TSC went
+# on meanwhile.
 # Exit code as mb.S: (v << 1) | 1, v = 0x10 if all is well.
         .set MB_FLAGS, 0x3
         .set TICKS, 40

@@ -95,8 +95,8 @@ GO = "rmmod virtio_console virtio_rng virtio_pci"
 
 
 def test_driver_comes_and_goes():
-    """The shell is on the serial port: the drivers of both devices can go and come again, and so can the whole machine. While the console has
-    a driver the keyboard is its, so each command ends without one."""
+    """The shell is on the serial port: the drivers of both devices can go and come again, and so can the whole machine. While the
+    console has a driver the keyboard is its, so each command ends without one."""
     m = boot(append="console=ttyS0 modules=no", log="rebind")
     for i in range(3):
         out, code = m.shell(f"{COME}; ls /dev/hvc0; cat /sys/class/misc/hw_random/rng_current; dd if=/dev/hwrng bs=1 count=1000 2>/dev/null | wc -c;"

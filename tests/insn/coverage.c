@@ -1,5 +1,5 @@
-// Coverage of the decode table: every line that user-mode code can run, 64-bit or 32-bit, must be decoded from some row. What cannot be compared
-// with the CPU from a Linux process is listed with its reason.
+// Coverage of the decode table: every line that user-mode code can run, 64-bit or 32-bit, must be decoded from some row. What cannot be
+// compared with the CPU from a Linux process is listed with its reason.
 #include <stdio.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
-// Runs every row on the CPU and in Cupel with many inputs and compares. Then checks that the rows cover the decode table. The rows of 32-bit
-// code run twice: in the guest's compatibility mode and in its protected mode.
+// Runs every row on the CPU and in Cupel with many inputs and compares. Then checks that the rows cover the decode table. The rows of
+// 32-bit code run twice: in the guest's compatibility mode and in its protected mode.
 //
-//     insn_test [seed=N] [inputs=N] [row=TEXT] [bits=64|32] [show=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [native] [v]
+//     insn_test [seed=N] [inputs=N] [row=TEXT] [bits=64|32] [show=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [icount=on] [native] [v]
 //
 // row=: only rows whose text contains TEXT. native: the CPU against itself (tests the harness). v: says of each row how many inputs ran to
 // its end on the CPU.
@@ -96,6 +96,7 @@ static struct options parse(int argc, char **argv)
         else if (!strncmp(argv[i], "row=", 4)) o.only = argv[i] + 4;
         else if (!strcmp(argv[i], "exit=poll")) o.t.exit_poll = true;
         else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.t.one_insn = true;
+        else if (!strcmp(argv[i], "icount=on")) o.t.icount = true;
         else if (!strcmp(argv[i], "chain=off")) o.t.no_chain = true;
         else if (!strcmp(argv[i], "native")) o.native = true;
         else if (!strcmp(argv[i], "v")) o.verbose = true;

@@ -1,9 +1,10 @@
 // Random sequences on the CPU and in Cupel, compared; a failing one is shrunk by leaving out what is not needed.
 //
-//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [tb-size=MIB] [d=BITS] [mode=64|compat|legacy]
+//     insn_random [seconds=N] [rounds=N] [seed=N] [exit=poll] [chain=off] [one-insn-per-tb=on] [icount=on]
+//                 [tb-size=MIB] [d=BITS] [mode=64|compat|legacy]
 //
-// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h. mode: 64-bit code, or 32-bit code
-// in the guest's compatibility mode or its protected mode; without it the seed decides.
+// Every sequence has its own seed, printed on failure: seed=N rounds=1 repeats it. d: TRACE_* of kernel/base/log.h. mode: 64-bit code, or
+// 32-bit code in the guest's compatibility mode or its protected mode; without it the seed decides.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,19 @@ static void options_for(const struct sequence *s, char *opts, size_t len)
     for (int i = 0; i < 16; i++)
         if (s->pointers >> i & 1 && n < len) n += (size_t)snprintf(opts + n, len - n, "%s=%s ", gpr_names[i], i == 4 ? "pv" : i % 3 ? "pv" : "pe");
     if (n < len) snprintf(opts + n, len - n, "rcx=c df");
+}
+
+// icount: cut in other places, the same run must take as many instructions.
+static bool count_differs(const struct insn_state *in, const struct insn_result *first, struct verdict *v)
+{
+    static struct insn_result again;
+    struct leave_out nothing = {.fault_flags = false};
+    u64 count = translated_count();
+    translated_run(in, &mem, &again);
+    if (compare_results(first, &again, &nothing, v->text, sizeof v->text)) return true;
+    if (translated_count() == count) return false;
+    snprintf(v->text, sizeof v->text, " %llu instructions, then %llu", (unsigned long long)count, (unsigned long long)translated_count());
+    return true;
 }
 
 // True: equal for all inputs.
@@ -51,7 +65,9 @@ static bool check(const struct sequence *s, u64 seed, struct verdict *v)
         native_run(&in, &mem, &want);
         translated_run(&in, &mem, &got);
         leave_out.flags_stale = want.vector == 0 ? 0x8d5 : 0;   // #DE: undefined, see stale.c
-        if (!compare_results(&want, &got, &leave_out, v->text, sizeof v->text)) continue;
+        bool differs = compare_results(&want, &got, &leave_out, v->text, sizeof v->text);
+        if (!differs && translated_count()) differs = count_differs(&in, &got, v);
+        if (!differs) continue;
         v->input = i;
         v->in = in;
         v->hung = got.vector >= RUN_HUNG;
@@ -102,6 +118,7 @@ int main(int argc, char **argv)
         else if (!strcmp(argv[i], "mode=legacy")) mode = MODE_LEGACY;
         else if (!strcmp(argv[i], "exit=poll")) o.exit_poll = true;
         else if (!strcmp(argv[i], "one-insn-per-tb=on")) o.one_insn = true;
+        else if (!strcmp(argv[i], "icount=on")) o.icount = true;
         else if (!strcmp(argv[i], "chain=off")) o.no_chain = true;
         else { fprintf(stderr, "insn_random: unknown argument %s\n", argv[i]); return 2; }
     }

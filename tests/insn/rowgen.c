@@ -2,8 +2,8 @@
 //
 // A row is `assembler text | options`; options as in state.h. {a/b/c} makes one row per alternative; {=x/y/z} goes in step with the first
 // such group of the line, {2=...} with the second. A line `@ options` sets options for the rows that follow; # starts a comment line.
-// Usage: rowgen OUT BITS FILE...: OUT.S (rows one after another, each of which begins as code of BITS and is ended by UD2; .rowtab holds their
-// offsets) and OUT.inc (texts).
+// Usage: rowgen OUT BITS FILE...: OUT.S (rows one after another, each of which begins as code of BITS and is ended by UD2; .rowtab holds
+// their offsets) and OUT.inc (texts).
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,9 +1,11 @@
 // Under AddressSanitizer: closes what nobody needs of its shadow memory.
 //
-// The shadow is mapped readable and writable over a tenth of the address space, where tests run random code natively and expect a fault for whatever is not
-// theirs. The shadow of a byte at a is at SHADOW_OF(a); in use is that of what is mapped now, of its surroundings, where later mappings come to lie, and of the
-// beginnings of the sanitizer's heap (one per size class). Below 4 GiB there are only the tests' windows, which no instrumented code touches. The rest becomes inaccessible before the first test. What stays open is hit by one random address
-// in thousands, and only if the test does not use it as anything else first. The bounds are those of x86-64 Linux (its documentation: AddressSanitizerAlgorithm).
+// The shadow is mapped readable and writable over a tenth of the address space, where tests run random code natively and expect a fault for
+// whatever is not theirs. The shadow of a byte at a is at SHADOW_OF(a); in use is that of what is mapped now, of its surroundings, where
+// later mappings come to lie, and of the beginnings of the sanitizer's heap (one per size class). Below 4 GiB there are only the tests'
+// windows, which no instrumented code touches. The rest becomes inaccessible before the first test. What stays open is hit by one random
+// address in thousands, and only if the test does not use it as anything else first. The bounds are those of x86-64 Linux (its
+// documentation: AddressSanitizerAlgorithm).
 #define _GNU_SOURCE
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
 //
 // A run loads a whole user-mode state (struct insn_state), executes code at a fixed address and ends with the first exception; tests put
 // UD2 behind their code, so a clean end is #UD there. CS decides whether it begins as 64-bit or as 32-bit code: a 64-bit Linux process may
-// run both, and 16-bit code too, by segments of its local descriptor table. Both sides see the same virtual addresses: code, a data window with nothing mapped
-// behind it, and a stack. Memory is reset from a template before and compared in place after.
+// run both, and 16-bit code too, by segments of its local descriptor table. Both sides see the same virtual addresses: code, a data window
+// with nothing mapped behind it, and a stack. Memory is reset from a template before and compared in place after.
 // One process, one thread: the state of each side is static in its file.
 #pragma once
 
@@ -61,12 +61,14 @@ void native_run(const struct insn_state *in, const struct insn_memory *mem, stru
 bool native_signal(void *ucontext);
 
 // Cupel. translated_code writes code bytes at CODE_BASE + off (written-code tracking included).
-struct translated_options { bool exit_poll, no_chain, one_insn; u64 tb_size; };
+// icount: instructions are counted, and TBs cut by budgets of random size.
+struct translated_options { bool exit_poll, no_chain, one_insn, icount; u64 tb_size; };
 // What runs 32-bit code: compatibility mode, as on the native side, or (legacy) protected mode with PAE paging and 32-bit gates.
 void translated_legacy(bool on);
 void translated_init(const struct translated_options *o);
 void translated_code(u64 off, const u8 *bytes, u64 len);
 void translated_run(const struct insn_state *in, const struct insn_memory *mem, struct insn_result *out);
+u64 translated_count(void);              // icount: instructions of the last translated_run, its end included
 const u8 *translated_page(u64 va);       // host address of the guest page that va maps to: data and stack
 bool translated_offers(unsigned feature);   // does the guest's CPUID offer it? enum x86_feature
 bool translated_signal(int sig, void *ucontext);

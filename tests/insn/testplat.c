@@ -58,7 +58,12 @@ void bql_unlock_at(const char *file, int line)
 
 bool bql_held(void) { return bql; }
 
+bool plat_irq_save(void) { return true; }
+void plat_irq_restore(bool saved) {}
+void plat_relax(unsigned turn) {}
+
 unsigned plat_core_count(void) { return 1; }
+bool plat_bql_stats(unsigned id, struct lockstat *s) { return false; }
 unsigned plat_core_id(void) { return 0; }
 bool plat_in_interrupt(void) { return false; }
 bool plat_core_start(unsigned id, void (*fn)(void *), void *arg) { return false; }

@@ -48,6 +48,7 @@ static struct {
     int ended;                 // vector whose stub ran, -1 none
     volatile bool running;
     volatile unsigned ticks;
+    u64 count;                 // icount: instructions of the last run
     sigjmp_buf abort;
 } t;
 
@@ -137,14 +138,24 @@ static void fail(const char *what)
     exit(2);
 }
 
+// icount: nothing is ever due, but budgets end everywhere.
+static u64 count_random_budget(void)
+{
+    static struct rng r = {1};
+    return 1 + rng_below(&r, 24);
+}
+static void count_no_idle(void) {}
+
 static void make_machine(void)
 {
+    static const struct icount_hooks hooks = {.turn = count_random_budget, .idle = count_no_idle};
     struct tcg_config cfg = {.cache_size = t.opt.tb_size ? t.opt.tb_size : TB_CACHE_DEFAULT, .exit_poll = t.opt.exit_poll, .no_chain = t.opt.no_chain,
-                             .max_insns = t.opt.one_insn ? 1 : TB_MAX_INSNS};
+                             .max_insns = t.opt.one_insn ? 1 : TB_MAX_INSNS, .icount = t.opt.icount};
     t.tcg = tcg_new(&cfg);
     t.cpu = plat_pages_alloc(sizeof *t.cpu);
     if (!t.tcg || !t.cpu) fail("no memory for the translator");
-    vcpu_init(&t.cpu->v, t.tcg, t.phys, &x86_guest_ops, 0);
+    icount_set_hooks(t.tcg, &hooks);
+    if (!vcpu_init(&t.cpu->v, t.tcg, t.phys, &x86_guest_ops, 0)) fail("no memory for the vCPU");
     vcpu_set_apic(&t.cpu->v, &apic, NULL);
     plat_bind_vcpu(&t.cpu->v);
     x86_guest_ops.reset(&t.cpu->v);
@@ -179,6 +190,8 @@ void translated_code(u64 off, const u8 *bytes, u64 len)
 
 static bool offered(const struct x86_cpuid *q, unsigned f) { X86_FEATURE_OFFERED_BODY(q, f) }
 bool translated_offers(unsigned feature) { return offered(&t.cpu->id, feature); }
+
+u64 translated_count(void) { return t.count; }
 
 static u8 *guest_page(u64 va)
 {
@@ -300,7 +313,9 @@ void translated_run(const struct insn_state *in, const struct insn_memory *mem, 
     t.ended = -1;
     t.ticks = 0;
     t.running = true;
+    t.count = t.opt.icount ? icount_now(t.tcg) : 0;
     vcpu_run(&t.cpu->v);
+    t.count = t.opt.icount ? icount_now(t.tcg) - t.count : 0;
     t.running = false;
     if (t.ended < 0) out->vector = RUN_HUNG;
     else save_state(t.cpu, out);

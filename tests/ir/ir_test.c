@@ -378,7 +378,7 @@ int main(int argc, char **argv)
     t.c = plat_pages_alloc(sizeof *t.c);
     if (!t.ram || !t.phys || !t.tcg || !t.c) { fprintf(stderr, "ir_test: no memory\n"); return 2; }
     phys_add_ram(t.phys, gpa(0), RAM, t.ram, "ram");
-    vcpu_init(t.c, t.tcg, t.phys, &ops, 0);
+    if (!vcpu_init(t.c, t.tcg, t.phys, &ops, 0)) return 2;
     plat_bind_vcpu(t.c);
     unsigned failed = by_hand_all(), passed = 13 - failed;
     for (u64 n = 0; n < rounds && failed < 20; n++, seed++) {

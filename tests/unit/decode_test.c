@@ -1,5 +1,6 @@
-// The decoder against libzydis: for many byte strings in 64-, 32- and 16-bit mode both must agree on validity, length, memory operand (segment,
-// base, index, scale, displacement, bytes accessed), immediates, the general registers named with their widths, and flags read and written.
+// The decoder against libzydis: for many byte strings in 64-, 32- and 16-bit mode both must agree on validity, length, memory operand
+// (segment, base, index, scale, displacement, bytes accessed), immediates, the general registers named with their widths, and flags read
+// and written.
 //
 // Byte strings: every map x mandatory prefix x W x L x opcode x ModRM with random rest ("structured"), then random prefixes before random
 // bytes. Where we differ on purpose, the instruction set extension is listed below by Zydis' name: nothing is skipped for another reason.
@@ -97,7 +98,8 @@ static u8 base_number(ZydisRegister r)
     return n >= 0 ? n : ZydisRegisterGetId(r);   // VSIB
 }
 
-// Zydis 4.0.0 takes SIB base 101 with mod 00 for R13D when there is REX.B and an address size prefix; the processor knows no base there (tried).
+// Zydis 4.0.0 takes SIB base 101 with mod 00 for R13D when there is REX.B and an address size prefix; the processor knows no base there
+// (tried).
 static bool zydis_sib_bug(const struct x86_insn *i, const ZydisDecodedOperandMem *m)
 {
     return i->bits == 64 && i->addrsize == 4 && i->mod == 0 && i->base == 0xff && !i->rip_rel && m->base == ZYDIS_REGISTER_R13D;
@@ -183,8 +185,8 @@ static unsigned fl_of_zydis(ZydisAccessedFlagsMask m)
            (m & ZYDIS_CPUFLAG_ZF ? FL_Z : 0) | (m & ZYDIS_CPUFLAG_SF ? FL_S : 0) | (m & ZYDIS_CPUFLAG_OF ? FL_O : 0);
 }
 
-// BT* leave all flags but CF alone on every known processor, though the manual allows otherwise; Zydis 4.0.0 does not know that the VEX forms
-// of PTEST and VTEST* write flags.
+// BT* leave all flags but CF alone on every known processor, though the manual allows otherwise; Zydis 4.0.0 does not know that the VEX
+// forms of PTEST and VTEST* write flags.
 static bool flags_differ_on_purpose(const struct x86_insn *i)
 {
     bool bt = i->map == 1 && !i->vex && (i->opcode == 0xba || (i->opcode & 0xe7) == 0xa3);

@@ -3,7 +3,9 @@
 #include <stdlib.h>
 
 #include "devices/block.h"
+#include "kernel/plat.h"
 #include "tests/unit/device_parts.h"
+#include "tests/unit/locked.h"
 #include "tests/unit/virtio_driver.h"
 
 enum { SECTORS = 4096, HDR = 0x40000, STATUS = 0x41000, WAITING = 256, LOG = 64 };
@@ -52,7 +54,10 @@ static void disk_answer(unsigned i)
     struct block_request *r = disk.waiting[i];
     disk.waiting[i] = disk.waiting[--disk.nwaiting];
     r->result = disk_do(r);
+    bool held = bql_held();
+    if (!held) bql_lock();
     r->done(r);
+    if (!held) bql_unlock();
 }
 
 static enum block_result disk_run(struct block *b, struct block_request *r) { return disk_do(r); }
@@ -77,7 +82,7 @@ static struct virtio_blk *disk_new_on(struct driver *v, bool read_only, unsigned
     disk.b = (struct block){.ops = &ops, .name = "fake", .size = sizeof disk.data, .physical = 4096, .read_only = read_only};
     for (unsigned i = 0; i < sizeof disk.data; i++) disk.data[i] = i * 7 + i / 512;
     bus_new(v);
-    struct virtio_blk *s = virtio_blk_new(v->b, &disk.b, queues, "SERIAL-0123456789abcdef", io);
+    struct virtio_blk *s = LOCKED(virtio_blk_new(v->b, &disk.b, queues, "SERIAL-0123456789abcdef", io));
     CHECK(s != NULL && rd(v, cfg_at(0), 4) == 0x10421af4);
     find(v);
     return s;
@@ -161,7 +166,7 @@ static void test_transfer(void)
 
     // Across two regions of RAM that are neighbours for the guest only: two pieces.
     static u8 more[PAGE_SIZE] __attribute__((aligned(4096)));
-    phys_add_ram(v.p, gpa(MIB), PAGE_SIZE, more, "more");
+    LOCKED(phys_add_ram(v.p, gpa(MIB), PAGE_SIZE, more, "more"));
     request(&v, IN, 20, 2);
     desc(&v, DESC, 1, MIB - 1024, 2048, 3, 2);
     offer(&v, 0, 0);
@@ -378,7 +383,7 @@ static void test_random(void)
         }
     }
     CHECK(true);
-    pci_reset(v.b);
+    LOCKED(pci_reset(v.b));
     CHECK(disk.nwaiting == 0);
     fake_done();
 }

@@ -43,6 +43,7 @@ void plat_io_wake(struct plat_io *io) { fake.io_wakes++; }
 void plat_attention(void) { fake.attentions++; }
 bool bql_held(void) { return fake.bql; }
 
+bool plat_in_interrupt(void) { return false; }
 struct vcpu *vcpu_current(void) { return NULL; }
 void vcpu_fpu_release(struct vcpu *c) { }
 void vcpu_request_shutdown(struct vcpu *c, int code) { fake.shutdowns++; fake.shutdown_code = code; }
@@ -53,7 +54,7 @@ void lapic_msi(u64 addr, u32 data)
 }
 
 u64 clock_ns(enum clock_type c) { return fake.now; }
-void timer_init(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque)
+void timer_init_named(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque, const char *name)
 {
     *t = (struct timer){.clock = c, .expire_ns = UINT64_MAX, .fn = fn, .opaque = opaque};
     fake.timers[fake.ntimers++] = t;
@@ -68,7 +69,9 @@ void fake_advance(u64 ns)
         struct timer *t = fake.timers[i];
         if (t->expire_ns > fake.now) continue;
         t->expire_ns = UINT64_MAX;
+        bql_lock();
         t->fn(t->opaque);
+        bql_unlock();
     }
 }
 

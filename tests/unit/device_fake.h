@@ -2,6 +2,7 @@
 #pragma once
 
 #include "devices/devices.h"
+#include "tests/unit/locked.h"
 
 struct fake {
     u64 now;                          // CLOCK_VIRTUAL_

@@ -41,7 +41,7 @@ static bool load(struct phys *p, u64 size, const char *cmdline, struct blob init
     memcpy(exact, image, size);
     struct load_request rq = {{exact, size, "kernel"}, initrd, cmdline, gpa(0xe0000)};
     err[0] = 0;
-    bool ok = load_kernel(p, &rq, res, err, 200);
+    bool ok = LOCKED(load_kernel(p, &rq, res, err, 200));
     if (ok && res->what) CHECK(strlen(res->what) < 256);
     free(exact);
     return ok;

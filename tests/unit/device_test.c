@@ -38,8 +38,8 @@ static void test_map(void)
     struct phys *p = fake_machine(4 * MIB);
     static u8 rom[2 * PAGE_SIZE];
     memset(rom, 0x5a, sizeof rom);
-    phys_add_rom(p, gpa(0x10000), sizeof rom, rom, "rom");
-    struct region *hole = phys_add_mmio(p, gpa(0x11000), 0x100, &probe8, (void *)0x1000, "dev");
+    LOCKED(phys_add_rom(p, gpa(0x10000), sizeof rom, rom, "rom"));
+    struct region *hole = LOCKED(phys_add_mmio(p, gpa(0x11000), 0x100, &probe8, (void *)0x1000, "dev"));
     unsigned changed = fake.map_changed;
     CHECK(changed == 2);
     CHECK(phys_find(p, gpa(0xffff))->kind == REGION_RAM);
@@ -50,24 +50,24 @@ static void test_map(void)
     CHECK(phys_host(p, gpa(0x11100)) == rom + 0x1100 && !phys_host(p, gpa(0x11000)));
 
     u8 buf[16];
-    CHECK(phys_read(p, gpa(0x10ffc), buf, 8) && buf[0] == 0x5a && buf[4] == 0x00 && buf[5] == 0x10);   // ROM then the device
-    CHECK(phys_write(p, gpa(0xfffc), "abcdefgh", 8) && rom[0] == 0x5a);
+    CHECK(LOCKED(phys_read(p, gpa(0x10ffc), buf, 8)) && buf[0] == 0x5a && buf[4] == 0x00 && buf[5] == 0x10);   // ROM then the device
+    CHECK(LOCKED(phys_write(p, gpa(0xfffc), "abcdefgh", 8)) && rom[0] == 0x5a);
     CHECK(fake.code_written == 1 && fake.written_at == 0xfffc && fake.written_len == 4);
-    CHECK(phys_ld(p, gpa(0xfffc), 4) == 0x64636261);
-    phys_st(p, gpa(0x2001), 0x1122334455667788, 8);
-    CHECK(phys_ld(p, gpa(0x2001), 8) == 0x1122334455667788 && phys_ld(p, gpa(0x2003), 2) == 0x5566);
-    CHECK(!phys_read(p, gpa(4 * MIB - 2), buf, 4) && buf[2] == 0xff && buf[3] == 0xff);
-    CHECK(!phys_write(p, gpa(4 * MIB - 2), buf, 4));
-    CHECK(!phys_read(p, gpa(UINT64_MAX - 3), buf, 8));                    // wraps to address 0: RAM, but the top is nobody's
+    CHECK(LOCKED(phys_ld(p, gpa(0xfffc), 4)) == 0x64636261);
+    LOCKED(phys_st(p, gpa(0x2001), 0x1122334455667788, 8));
+    CHECK(LOCKED(phys_ld(p, gpa(0x2001), 8)) == 0x1122334455667788 && phys_ld(p, gpa(0x2003), 2) == 0x5566);
+    CHECK(!LOCKED(phys_read(p, gpa(4 * MIB - 2), buf, 4)) && buf[2] == 0xff && buf[3] == 0xff);
+    CHECK(!LOCKED(phys_write(p, gpa(4 * MIB - 2), buf, 4)));
+    CHECK(!LOCKED(phys_read(p, gpa(UINT64_MAX - 3), buf, 8)));                    // wraps to address 0: RAM, but the top is nobody's
 
-    phys_remap(p, hole, 0x20000, true);
+    LOCKED(phys_remap(p, hole, 0x20000, true));
     CHECK(phys_find(p, gpa(0x11000))->kind == REGION_ROM && phys_find(p, gpa(0x20000)) == hole);
-    phys_remap(p, hole, 0x20000, true);
+    LOCKED(phys_remap(p, hole, 0x20000, true));
     CHECK(fake.map_changed == changed + 1);                               // nothing changed, nothing told
-    phys_remap(p, hole, UINT64_MAX - 3, true);
+    LOCKED(phys_remap(p, hole, UINT64_MAX - 3, true));
     CHECK(phys_find(p, gpa(0x20000))->kind == REGION_RAM);
-    phys_remap(p, hole, 0x30000, true);
-    phys_remove(p, hole);
+    LOCKED(phys_remap(p, hole, 0x30000, true));
+    LOCKED(phys_remove(p, hole));
     CHECK(phys_find(p, gpa(0x30000))->kind == REGION_RAM);
     fake_done();
 }
@@ -75,9 +75,9 @@ static void test_map(void)
 static void test_dispatch(void)
 {
     struct phys *p = fake_machine(0);
-    phys_add_mmio(p, gpa(0x1000), 0x1000, &probe8, (void *)0, "a");
-    phys_add_mmio(p, gpa(0x2000), 0x1000, &probe1, (void *)0, "b");
-    phys_add_mmio(p, gpa(0x3000), 0x1000, &probe_unlocked, (void *)0, "c");
+    LOCKED(phys_add_mmio(p, gpa(0x1000), 0x1000, &probe8, (void *)0, "a"));
+    LOCKED(phys_add_mmio(p, gpa(0x2000), 0x1000, &probe1, (void *)0, "b"));
+    LOCKED(phys_add_mmio(p, gpa(0x3000), 0x1000, &probe_unlocked, (void *)0, "c"));
     memset(&seen, 0, sizeof seen);
     CHECK(phys_mmio_read(p, gpa(0x1008), 8) == 8 && seen.n == 1 && seen.bql && !fake.bql);
     seen.n = 0;
@@ -88,8 +88,8 @@ static void test_dispatch(void)
     CHECK(phys_mmio_read(p, gpa(0x3004), 8) == 0x800000004 && !seen.bql);
     CHECK(phys_mmio_read(p, gpa(0x9000), 4) == 0xffffffff && phys_mmio_read(p, gpa(0x9000), 8) == UINT64_MAX);
     phys_mmio_write(p, gpa(0x9000), 0, 8);
-    phys_add_ports(p, 0xcf8, 4, &probe8, (void *)0x100, "d");
-    phys_add_ports(p, 0xcf9, 1, &probe8, (void *)0x200, "e");
+    LOCKED(phys_add_ports(p, 0xcf8, 4, &probe8, (void *)0x100, "d"));
+    LOCKED(phys_add_ports(p, 0xcf9, 1, &probe8, (void *)0x200, "e"));
     CHECK(in(p, 0xcf8, 4) == 0x100 && in(p, 0xcf9, 1) == 0x00 && in(p, 0xcfa, 1) == 0x02);
     CHECK(in(p, 0xffff, 4) == 0xffffffff && in(p, 0x80, 1) == 0xff && in(p, 0x80, 2) == 0xffff);
     out(p, 0x80, 1, 1);
@@ -104,13 +104,13 @@ static void test_map_random(void)
     bool on[40];
     srand(7);
     for (unsigned i = 0; i < 40; i++) {
-        r[i] = phys_add_mmio(p, gpa(rand() % 64), 1 + rand() % 32, &probe8, NULL, "x");
+        r[i] = LOCKED(phys_add_mmio(p, gpa(rand() % 64), 1 + rand() % 32, &probe8, NULL, "x"));
         on[i] = true;
     }
     for (unsigned round = 0; round < 400; round++) {
         unsigned k = rand() % 40;
         on[k] = rand() % 3 != 0;
-        phys_remap(p, r[k], rand() % 64, on[k]);
+        LOCKED(phys_remap(p, r[k], rand() % 64, on[k]));
         bool same = true;
         for (u64 a = 0; a < 100; a++) {
             struct region *want = NULL;
@@ -130,7 +130,7 @@ enum { COM = 0x3f8 };
 static struct serial *serial_machine(struct phys **p)
 {
     *p = fake_machine(0);
-    return serial_new(*p, COM, fake_irq(4), fake_serial_out);
+    return LOCKED(serial_new(*p, COM, fake_irq(4), fake_serial_out));
 }
 
 static void test_serial_detect(void)
@@ -176,15 +176,15 @@ static void test_serial_interrupts(void)
     CHECK(fake.line[4]);                                                   // empty again at once
     out(p, COM + 1, 5, 1);
     CHECK(!fake.line[4]);
-    for (int i = 0; i < 7; i++) CHECK(serial_input(s, i));
+    for (int i = 0; i < 7; i++) CHECK(LOCKED(serial_input(s, i)));
     CHECK(!fake.line[4]);
     fake_advance(NS_PER_SEC);                                              // receive timeout
     CHECK(fake.line[4] && in(p, COM + 2, 1) == 0xcc && fake.line[4]);
     CHECK(in(p, COM, 1) == 0 && !fake.line[4]);
-    CHECK(serial_input(s, 7) && !fake.line[4] && serial_input(s, 8) && fake.line[4]);
+    CHECK(LOCKED(serial_input(s, 7)) && !fake.line[4] && LOCKED(serial_input(s, 8)) && fake.line[4]);
     CHECK(in(p, COM + 2, 1) == 0xc4);
-    for (int i = 9; i < 17; i++) CHECK(serial_input(s, i));
-    CHECK(!serial_input(s, 99) && fake.kicks_ready == 0);
+    for (int i = 9; i < 17; i++) CHECK(LOCKED(serial_input(s, i)));
+    CHECK(!LOCKED(serial_input(s, 99)) && fake.kicks_ready == 0);
     CHECK(in(p, COM, 1) == 1 && fake.kicks_ready == 1);
     for (int i = 2; i < 17; i++) CHECK(in(p, COM, 1) == (u64)i);
     CHECK(!(in(p, COM + 5, 1) & 1) && !fake.line[4] && fake.kicks_ready == 1);
@@ -193,7 +193,7 @@ static void test_serial_interrupts(void)
     out(p, COM + 4, 0x18, 1);                                              // to loopback: modem lines drop
     out(p, COM + 4, 8, 1);
     CHECK(fake.line[4] && in(p, COM + 2, 1) == 0xc0 && (in(p, COM + 6, 1) & 15) == 0x03 && !fake.line[4]);
-    CHECK(serial_input(s, 1));
+    CHECK(LOCKED(serial_input(s, 1)));
     out(p, COM + 2, 0x83, 1);
     CHECK(!(in(p, COM + 5, 1) & 1));                                       // FIFO cleared
     fake_done();
@@ -204,7 +204,7 @@ static void test_serial_interrupts(void)
 static void test_i8042(void)
 {
     struct phys *p = fake_machine(0);
-    struct i8042 *s = i8042_new(p, NULL, fake_irq(1));
+    struct i8042 *s = LOCKED(i8042_new(p, NULL, fake_irq(1)));
     CHECK((in(p, 0x64, 1) & 3) == 0);
     out(p, 0x64, 0xaa, 1);
     CHECK((in(p, 0x64, 1) & 1) && in(p, 0x60, 1) == 0x55);
@@ -223,9 +223,9 @@ static void test_i8042(void)
     CHECK(in(p, 0x60, 1) == 0xfa);
     out(p, 0x60, 2, 1);
     CHECK(in(p, 0x60, 1) == 0xfa && !(in(p, 0x64, 1) & 1));
-    CHECK(i8042_translates(s) && i8042_key(s, (const u8[]){0xe0, 0x1c}, 2) && in(p, 0x60, 1) == 0xe0 && in(p, 0x60, 1) == 0x1c);
+    CHECK(i8042_translates(s) && LOCKED(i8042_key(s, (const u8[]){0xe0, 0x1c}, 2)) && in(p, 0x60, 1) == 0xe0 && in(p, 0x60, 1) == 0x1c);
     out(p, 0x64, 0xad, 1);
-    CHECK(i8042_key(s, (const u8[]){0x1c}, 1) && !(in(p, 0x64, 1) & 1));
+    CHECK(LOCKED(i8042_key(s, (const u8[]){0x1c}, 1)) && !(in(p, 0x64, 1) & 1));
     out(p, 0x64, 0xae, 1);
     CHECK(in(p, 0x60, 1) == 0x1c);
     out(p, 0x64, 0xd0, 1);
@@ -240,8 +240,8 @@ static void test_i8042(void)
 static void test_debug(void)
 {
     struct phys *p = fake_machine(0);
-    debug_exit_new(p, NULL, 0xf4, 4);
-    debugcon_new(p, 0xe9, plat_console_write);
+    LOCKED(debug_exit_new(p, NULL, 0xf4, 4));
+    LOCKED(debugcon_new(p, 0xe9, plat_console_write));
     out(p, 0xf4, 0x10, 4);
     CHECK(fake.shutdowns == 1 && fake.shutdown_code == 0x21);
     out(p, 0xe9, '!', 1);
@@ -266,7 +266,7 @@ static void test_pci(void)
     struct phys *p = fake_machine(MIB);
     struct irq gsi[24];
     for (unsigned i = 0; i < 24; i++) gsi[i] = fake_irq(i);
-    struct pci *b = pci_new(p, gsi, 24);
+    struct pci *b = LOCKED(pci_new(p, gsi, 24));
     CHECK(cfg(p, 0, 0, 4) == 0x29c08086 && cfg(p, 0, 10, 2) == 0x0600 && cfg(p, 1, 0, 4) == 0xffffffff);
     CHECK(phys_mmio_read(p, gpa(PCI_ECAM_BASE), 4) == 0x29c08086 && phys_mmio_read(p, gpa(PCI_ECAM_BASE + MIB), 2) == 0xffff);
     CHECK(phys_mmio_read(p, gpa(PCI_ECAM_BASE + 0x100), 4) == 0);
@@ -274,10 +274,10 @@ static void test_pci(void)
     static struct pci_dev d;
     memset(&d, 0, sizeof d);
     struct pci_ids ids = {0x1234, 0x5678, 1, 2, 0xff0000, 3};
-    CHECK(pci_dev_init(&d, b, 3, &ids, true) && cfg(p, 3, 0x3d, 1) == 1 && cfg(p, 3, 0x3c, 1) == pci_gsi(3, 0));
-    pci_bar_add(&d, 0, 0x1000, 0, &probe8, (void *)0, "m32");
-    pci_bar_add(&d, 1, 0x20, PCI_BAR_IO, &probe8, (void *)0, "io");
-    pci_bar_add(&d, 2, 0x4000, PCI_BAR_64 | PCI_BAR_PREFETCH, &probe8, (void *)0, "m64");
+    CHECK(LOCKED(pci_dev_init(&d, b, 3, &ids, true)) && cfg(p, 3, 0x3d, 1) == 1 && cfg(p, 3, 0x3c, 1) == pci_gsi(3, 0));
+    LOCKED(pci_bar_add(&d, 0, 0x1000, 0, &probe8, (void *)0, "m32"));
+    LOCKED(pci_bar_add(&d, 1, 0x20, PCI_BAR_IO, &probe8, (void *)0, "io"));
+    LOCKED(pci_bar_add(&d, 2, 0x4000, PCI_BAR_64 | PCI_BAR_PREFETCH, &probe8, (void *)0, "m64"));
     u32 b0 = cfg(p, 3, 0x10, 4), b1 = cfg(p, 3, 0x14, 4), b2 = cfg(p, 3, 0x18, 4);
     CHECK(b0 == PCI_MEM_BASE && b1 == (PCI_IO_BASE | 1) && (b2 & 15) == 12 && cfg(p, 3, 4, 2) == 3);
     CHECK(phys_find(p, gpa(b0)) && phys_mmio_read(p, gpa(b0 + 0x10), 4) == 0x10 && in(p, PCI_IO_BASE + 4, 4) == 4);
@@ -294,35 +294,35 @@ static void test_pci(void)
     CHECK(phys_find(p, gpa(0xd0000fff)) && !phys_find(p, gpa(0xd0001000)) && phys_find(p, gpa(4 * GIB)));
 
     unsigned n = pci_gsi(3, 0);
-    pci_intx_set(&d, true);
+    LOCKED(pci_intx_set(&d, true));
     CHECK(fake.line[n] && (cfg(p, 3, 6, 2) & 8));
     cfg_set(p, 3, 5, 4, 1);
     CHECK(!fake.line[n]);
     cfg_set(p, 3, 5, 0, 1);
     CHECK(fake.line[n]);
-    pci_intx_set(&d, false);
+    LOCKED(pci_intx_set(&d, false));
     CHECK(!fake.line[n]);
 
-    pci_msix_init(&d, 2, 0, 0, PCI_MSIX_PBA);
+    LOCKED(pci_msix_init(&d, 2, 0, 0, PCI_MSIX_PBA));
     CHECK(cfg(p, 3, 0x34, 1) == 0x40 && cfg(p, 3, 0x40, 1) == 0x11 && cfg(p, 3, 0x42, 2) == 1 && (cfg(p, 3, 6, 2) & 16));
-    pci_msix_write(&d, 0, 0xfee01000, 4);
-    pci_msix_write(&d, 8, 0x42, 8);                                         // data, and control 0: unmasked
-    pci_msix_notify(&d, 0);
+    LOCKED(pci_msix_write(&d, 0, 0xfee01000, 4));
+    LOCKED(pci_msix_write(&d, 8, 0x42, 8));                                         // data, and control 0: unmasked
+    LOCKED(pci_msix_notify(&d, 0));
     CHECK(fake.nmsi == 0);                                                  // neither enabled nor master
     cfg_set(p, 3, 4, 7, 2);
     cfg_set(p, 3, 0x42, 0xc000, 2);
-    pci_msix_notify(&d, 0);
-    CHECK(fake.nmsi == 0 && pci_msix_read(&d, PCI_MSIX_PBA, 4) == 1);
+    LOCKED(pci_msix_notify(&d, 0));
+    CHECK(fake.nmsi == 0 && LOCKED(pci_msix_read(&d, PCI_MSIX_PBA, 4)) == 1);
     cfg_set(p, 3, 0x42, 0x8000, 2);
-    CHECK(fake.nmsi == 1 && fake.msi[0].addr == 0xfee01000 && fake.msi[0].data == 0x42 && pci_msix_read(&d, PCI_MSIX_PBA, 8) == 0);
-    pci_msix_notify(&d, 1);
-    pci_msix_notify(&d, 7);
-    CHECK(fake.nmsi == 1 && pci_msix_read(&d, PCI_MSIX_PBA, 4) == 2);
-    pci_msix_write(&d, 16 + 12, 0, 4);
+    CHECK(fake.nmsi == 1 && fake.msi[0].addr == 0xfee01000 && fake.msi[0].data == 0x42 && LOCKED(pci_msix_read(&d, PCI_MSIX_PBA, 8)) == 0);
+    LOCKED(pci_msix_notify(&d, 1));
+    LOCKED(pci_msix_notify(&d, 7));
+    CHECK(fake.nmsi == 1 && LOCKED(pci_msix_read(&d, PCI_MSIX_PBA, 4)) == 2);
+    LOCKED(pci_msix_write(&d, 16 + 12, 0, 4));
     CHECK(fake.nmsi == 2);
-    pci_msix_write(&d, 0x7fc, 1, 4);
-    CHECK(pci_msix_read(&d, 0x7fc, 4) == 0);
-    pci_reset(b);
+    LOCKED(pci_msix_write(&d, 0x7fc, 1, 4));
+    CHECK(LOCKED(pci_msix_read(&d, 0x7fc, 4)) == 0);
+    LOCKED(pci_reset(b));
     CHECK(cfg(p, 3, 0x10, 4) == b0 && cfg(p, 3, 0x1c, 4) == 0 && phys_find(p, gpa(b0)) && !pci_msix_enabled(&d));
     fake_done();
 }
@@ -332,11 +332,11 @@ static void test_pci(void)
 static void test_acpi_pm(void)
 {
     struct phys *p = fake_machine(0);
-    struct acpi_pm *s = acpi_pm_new(p, NULL, fake_irq(9));
+    struct acpi_pm *s = LOCKED(acpi_pm_new(p, NULL, fake_irq(9)));
     CHECK(in(p, 0x604, 2) == 1 && in(p, 0x600, 4) == 0);
     fake_advance(NS_PER_SEC);
     CHECK(in(p, 0x608, 4) == 3579545);
-    acpi_pm_power_button(s);
+    LOCKED(acpi_pm_power_button(s));
     CHECK(!fake.line[9] && in(p, 0x600, 2) == 0x100);
     out(p, 0x602, 0x100, 2);
     CHECK(fake.line[9]);
@@ -369,8 +369,8 @@ static void test_acpi_tables(const char *dump)
 {
     static const struct io_ops hpet = {.read = hpet_read, .max_size = 4};
     struct phys *p = fake_machine(MIB * 2);
-    phys_add_mmio(p, gpa(0xfed00000), 0x400, &hpet, NULL, "hpet");
-    struct gpa rsdp = acpi_tables_build(p, 4);
+    LOCKED(phys_add_mmio(p, gpa(0xfed00000), 0x400, &hpet, NULL, "hpet"));
+    struct gpa rsdp = LOCKED(acpi_tables_build(p, 4));
     CHECK(rsdp.v >= 0xe0000 && rsdp.v < 0x100000 && !(rsdp.v & 15) && phys_ld(p, rsdp, 8) == 0x2052545020445352);
     CHECK(sum(p, rsdp.v, 20) == 0 && sum(p, rsdp.v, 36) == 0);
     u64 xsdt = phys_ld(p, gpa(rsdp.v + 24), 8), n = (phys_ld(p, gpa(xsdt + 4), 4) - 36) / 8;
@@ -395,7 +395,7 @@ static void test_acpi_tables(const char *dump)
     }
     fake_done();
     p = fake_machine(0);                                                     // nothing at the BIOS area, no HPET, many processors
-    rsdp = acpi_tables_build(p, 300);
+    rsdp = LOCKED(acpi_tables_build(p, 300));
     CHECK(phys_find(p, rsdp) && phys_ld(p, gpa(phys_ld(p, gpa(rsdp.v + 24), 8) + 4), 4) == 36 + 3 * 8);
     fake_done();
 }

@@ -10,7 +10,7 @@ static void test_rng(void)
 {
     struct driver v;
     bus_new(&v);
-    CHECK(virtio_rng_new(v.b, entropy, NULL) != NULL && rd(&v, cfg_at(0), 4) == 0x10441af4);
+    CHECK(LOCKED(virtio_rng_new(v.b, entropy, NULL)) != NULL && rd(&v, cfg_at(0), 4) == 0x10441af4);
     find(&v);
     CHECK(rd(&v, v.common + 0x12, 2) == 1);
     wr(&v, v.common + 0, 1, 4);
@@ -45,7 +45,7 @@ static void test_features(void)
 {
     struct driver v;
     bus_new(&v);
-    CHECK(virtio_rng_new(v.b, entropy, NULL) != NULL);
+    CHECK(LOCKED(virtio_rng_new(v.b, entropy, NULL)) != NULL);
     find(&v);
     start(&v, BIT(32) | BIT(28) | BIT(29) | BIT(40), 1);
     wr(&v, v.msix + 16, 0xfee00000, 4);                                     // vector 1 for the queue
@@ -92,7 +92,7 @@ static void test_bad_rings(void)
     for (int row = 0; row < 12; row++) {
         struct driver v;
         bus_new(&v);
-        CHECK(virtio_rng_new(v.b, entropy, NULL) != NULL);
+        CHECK(LOCKED(virtio_rng_new(v.b, entropy, NULL)) != NULL);
         find(&v);
         start(&v, BIT(32) | BIT(28), 1);
         desc(&v, DESC, 0, BUF, 16, 2, 0);
@@ -131,7 +131,7 @@ static void test_random(void)
 {
     struct driver v;
     bus_new(&v);
-    struct virtio_console *c = virtio_console_new(v.b, fake_serial_out);
+    struct virtio_console *c = LOCKED(virtio_console_new(v.b, fake_serial_out));
     CHECK(c != NULL);
     find(&v);
     srand(3);
@@ -140,7 +140,7 @@ static void test_random(void)
         for (u64 a = DESC; a < DESC + 2 * STRIDE; a += 4) phys_st(v.p, gpa(a), rand() % 3 ? rand() & 0x3001f : (u32)rand(), 4);
         for (int i = 0; i < 20; i++) {
             if (rand() % 4 == 0) wr(&v, v.common + rand() % 0x40, rand(), 1 << rand() % 4);
-            virtio_console_input(c, i);
+            LOCKED(virtio_console_input(c, i));
             kick(&v, rand() % 4);
             fake_advance(1);
         }
@@ -153,15 +153,15 @@ static void test_console(void)
 {
     struct driver v;
     bus_new(&v);
-    struct virtio_console *c = virtio_console_new(v.b, fake_serial_out);
+    struct virtio_console *c = LOCKED(virtio_console_new(v.b, fake_serial_out));
     CHECK(c != NULL && rd(&v, cfg_at(0), 4) == 0x10431af4);
     find(&v);
     CHECK(rd(&v, v.config + 4, 4) == 1);
     wr(&v, v.config + 8, '?', 4);
     CHECK(fake.nconsole == 1 && fake.console[0] == '?');
-    CHECK(virtio_console_input(c, 'x') && !virtio_console_driven(c));       // nobody there: the driver's reset drops it
+    CHECK(LOCKED(virtio_console_input(c, 'x')) && !virtio_console_driven(c));       // nobody there: the driver's reset drops it
     start(&v, BIT(32), 2);
-    CHECK(virtio_console_driven(c) && virtio_console_input(c, 'i'));
+    CHECK(virtio_console_driven(c) && LOCKED(virtio_console_input(c, 'i')));
     phys_write(v.p, gpa(BUF), "hello world", 11);
     desc(&v, DESC + STRIDE, 0, BUF, 6, 1, 1);
     desc(&v, DESC + STRIDE, 1, BUF + 6, 5, 0, 0);
@@ -173,7 +173,7 @@ static void test_console(void)
     kick(&v, 0);
     CHECK(used(&v, 0) == 1 && phys_ld(v.p, gpa(BUF), 1) == 'i');
     unsigned taken = 0;
-    while (virtio_console_input(c, taken)) taken++;
+    while (LOCKED(virtio_console_input(c, taken))) taken++;
     CHECK(taken == 1024 && fake.kicks_ready == 0);
     offer(&v, 0, 0);
     kick(&v, 0);
@@ -183,7 +183,7 @@ static void test_console(void)
     desc(&v, DESC + STRIDE, 1, 0, 1, 0, 0);
     kick(&v, 1);
     CHECK(broken(&v));
-    pci_reset(v.b);
+    LOCKED(pci_reset(v.b));
     CHECK(rd(&v, v.common + 0x14, 1) == 0);
     fake_done();
 }

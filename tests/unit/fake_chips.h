@@ -13,6 +13,7 @@
 #include "kernel/base/bits.h"
 #include "kernel/base/log.h"
 #include "kernel/plat.h"
+#include "tests/unit/locked.h"
 
 // ---- results ----
 static unsigned passed, failed;

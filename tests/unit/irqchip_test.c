@@ -717,11 +717,11 @@ static void test_extint(void)
 int main(void)
 {
     fake_start();
-    pic = pic_new(&fake_phys, &fake_cpus[0]);
-    ioapic = ioapic_new(&fake_phys);
+    pic = LOCKED(pic_new(&fake_phys, &fake_cpus[0]));
+    ioapic = LOCKED(ioapic_new(&fake_phys));
     for (unsigned i = 0; i < NCPU; i++) {
         fake_cpus[i].index = i;
-        lapics[i] = lapic_new(&fake_phys, &fake_cpus[i], i);
+        lapics[i] = LOCKED(lapic_new(&fake_phys, &fake_cpus[i], i));
     }
     test_pic_basic();
     test_pic_slave();

@@ -1,8 +1,9 @@
 // Tests of the x86 guest's page walk, and of gate delivery and returns, over a small fake RAM.
 //
-// The paging test is exhaustive over the rights: every combination of entry bits, control bits, mmu mode and access is walked in each paging
-// mode and compared with an oracle written from the text of SDM 3A 4.6, independent of paging.c's way of computing. Reserved bits, sizes,
-// A/D, A20 and canonicality have rows of their own. The delivery tests run real gates, stacks and IRETs through the same fake memory.
+// The paging test is exhaustive over the rights: every combination of entry bits, control bits, mmu mode and access is walked in each
+// paging mode and compared with an oracle written from the text of SDM 3A 4.6, independent of paging.c's way of computing. Reserved bits,
+// sizes, A/D, A20 and canonicality have rows of their own. The delivery tests run real gates, stacks and IRETs through the same fake
+// memory.
 // Build: with tcg/guest/x86/{seg,exception,farjump,paging,msr,cpuid,sysinsn,fpu,rep,cpu}.c and kernel/base/fmt.c.
 #include <setjmp.h>
 #include <stdio.h>
@@ -47,8 +48,16 @@ void vcpu_leave(struct vcpu *c)
 }
 void vcpu_request_reset(struct vcpu *c) { reset_asked = true; }
 unsigned vcpu_index(const struct vcpu *c) { return c->index; }
-void tlb_flush(struct vcpu *c) {}
-void tlb_flush_local(struct vcpu *c) {}
+static struct { unsigned all, local, switched; u32 from, to; bool kept; } tlb;   // calls since the last look
+void tlb_flush(struct vcpu *c) { tlb.all++; }
+void tlb_flush_local(struct vcpu *c) { tlb.local++; }
+void tlb_switch(struct vcpu *c, u32 from, u32 to, bool keep_to)
+{
+    tlb.switched++;
+    tlb.from = from;
+    tlb.to = to;
+    tlb.kept = keep_to;
+}
 // Which instruction faulted is not known here: no code is run, so no access counts as a stack's, an x87 operand's or a misaligned one.
 bool x86_fault_is_stack(struct x86_cpu *c) { return false; }
 bool x86_fault_is_x87(struct x86_cpu *c) { return false; }
@@ -524,6 +533,32 @@ static void test_syscall(void)
     check_eq("SYSRET CPL and IF", x86_cpl(cpu) | (cpu->eflags & EF_IF), 3 | EF_IF);
 }
 
+// SDM 3A 4.10.1: when CR4.PCIDE may be set and cleared, and what MOV CR3 does with PCIDs.
+static void test_pcid(void)
+{
+    machine_set_up(true);
+    run_at(0, 0x4000, KSTACK);
+    u64 cr3 = cpu->cr3 & ~0xfffull, cr4 = cpu->cr4;
+    check_eq("CPUID offers PCID", cpu->id.f1_ecx >> 17 & 1, 1);
+    cpu->cr3 = cr3 | 5;
+    check_eq("PCIDE with a PCID in CR3: #GP", run_guest(x86_helper_write_cr, 4, cr4 | CR4_PCIDE, 0), 2);
+    run_at(0, 0x4000, KSTACK);
+    cpu->cr3 = cr3;
+    check_eq("PCIDE", run_guest(x86_helper_write_cr, 4, cr4 | CR4_PCIDE, 0), 0);
+    check_eq("PCIDE is set", cpu->cr4 & CR4_PCIDE, CR4_PCIDE);
+    __builtin_memset(&tlb, 0, sizeof tlb);
+    (void)run_guest(x86_helper_write_cr, 3, cr3 | 7, 0);
+    check_eq("CR3 with a PCID", cpu->cr3, cr3 | 7);
+    check_eq("switch 0 to 7, forgetting", tlb.switched << 24 | tlb.from << 16 | tlb.to << 8 | tlb.kept, 1 << 24 | 7 << 8);
+    (void)run_guest(x86_helper_write_cr, 3, cr3 | BIT(63), 0);
+    check_eq("bit 63 is not stored", cpu->cr3, cr3);
+    check_eq("switch 7 to 0, keeping", tlb.from << 16 | tlb.to << 8 | tlb.kept, 7 << 16 | 1);
+    check_eq("no flush beside", tlb.all + tlb.local, 0);
+    (void)run_guest(x86_helper_write_cr, 4, cr4, 0);
+    check_eq("PCIDE off flushes all", tlb.all, 1);
+    check_eq("bit 63 without PCIDE: #GP", run_guest(x86_helper_write_cr, 3, cr3 | BIT(63), 0), 2);
+}
+
 int main(void)
 {
     cpu = aligned_alloc(4096, align_up(sizeof *cpu, 4096));
@@ -537,6 +572,7 @@ int main(void)
     test_protected();
     test_real();
     test_syscall();
+    test_pcid();
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0;
 }

@@ -11,6 +11,7 @@
 #include "devices/clock.h"
 #include "kernel/plat.h"
 #include "tcg/run/vcpu.h"
+#include "tests/unit/locked.h"
 #include "tests/unit/virtio_driver.h"
 
 enum { ROUNDS = 3000, QUEUES = 2, SECTORS = 1024, SLOT = 0x1000, AREA = 0x40000, QAREA = QSIZE * SLOT };
@@ -43,7 +44,7 @@ struct vcpu *vcpu_current(void) { return NULL; }
 void vcpu_fpu_release(struct vcpu *c) {}
 void lapic_msi(u64 addr, u32 d) { __atomic_add_fetch(&messages, 1, __ATOMIC_SEQ_CST); }
 u64 clock_ns(enum clock_type c) { return 0; }
-void timer_init(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque) {}
+void timer_init_named(struct timer *t, enum clock_type c, void (*fn)(void *opaque), void *opaque, const char *name) {}
 void timer_mod_ns(struct timer *t, u64 expire_ns) {}
 void timer_del(struct timer *t) {}
 void plat_attention(void) { check_at(false, __FILE__, __LINE__, "attention wanted although MSI-X is on"); }
@@ -134,7 +135,7 @@ static void round_normal(struct driver *v, unsigned round)
             for (unsigned q = 0; q < QUEUES; q++) {
                 slot_offer(v, q, i, write, 2 * (q * QSIZE + i), write ? round + q * 16 + i : 0);
                 if (rand() & 1) kick(v, q);
-                phys_remap(v->p, mover, rand() & 1 ? 0xf0000 : 2 * MIB + rand() % 16 * PAGE_SIZE, rand() & 3);
+                LOCKED(phys_remap(v->p, mover, rand() & 1 ? 0xf0000 : 2 * MIB + rand() % 16 * PAGE_SIZE, rand() & 3));
             }
         for (unsigned q = 0; q < QUEUES; q++) kick(v, q);
         if (masked && rand() & 1)
@@ -183,10 +184,10 @@ int main(void)
     pthread_t t;
     srand(7);
     bus_new(&v);
-    blk = virtio_blk_new(v.b, &disk, QUEUES, NULL, &io);
+    blk = LOCKED(virtio_blk_new(v.b, &disk, QUEUES, NULL, &io));
     find(&v);
     static const struct io_ops nothing;
-    mover = phys_add_mmio(v.p, gpa(2 * MIB), PAGE_SIZE, &nothing, NULL, "mover");
+    mover = LOCKED(phys_add_mmio(v.p, gpa(2 * MIB), PAGE_SIZE, &nothing, NULL, "mover"));
     pthread_create(&t, NULL, io_thread, NULL);
     start(&v, FEATURES, QUEUES);
     interrupts_on(&v);

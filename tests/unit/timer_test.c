@@ -1,8 +1,11 @@
 // Clocks, timer lists, 8254, HPET and RTC on a fake platform whose time the test steps.
-// Links devices/clock.c, pit.c, hpet.c, rtc.c.
+// Links devices/clock.c, icount.c, pit.c, hpet.c, rtc.c.
 #include "tests/unit/fake_chips.h"
 
 #include <sched.h>
+
+#include "devices/icount.h"
+#include "kernel/base/date.h"
 
 // ---- clocks ---------------------------------------------------------------------------------------------
 static unsigned fired;
@@ -266,7 +269,7 @@ static void test_pit(void)
 {
     fake_start();
     fake_phys.n = 0;
-    pit = pit_new(&fake_phys, fake_irq(0));
+    pit = LOCKED(pit_new(&fake_phys, fake_irq(0)));
     fake_step(12345);
 
     // Counter and OUT after so many ticks from the load, per mode. Channel 2, gate high.
@@ -447,9 +450,9 @@ static void test_hpet(void)
     fake_phys.n = 0;
     memset(fake_lines, 0, sizeof fake_lines);
     for (unsigned i = 0; i < 24; i++) gsi[i] = fake_irq(i);
-    pit = pit_new(&fake_phys, fake_irq(0));
-    struct rtc *rtc = rtc_new(&fake_phys, fake_irq(8), GIB);
-    struct hpet *h = hpet_new(&fake_phys, gsi, 24);
+    pit = LOCKED(pit_new(&fake_phys, fake_irq(0)));
+    struct rtc *rtc = LOCKED(rtc_new(&fake_phys, fake_irq(8), GIB));
+    struct hpet *h = LOCKED(hpet_new(&fake_phys, gsi, 24));
     hpet_set_legacy(h, pit, rtc, fake_irq(0), fake_irq(8));
     CHECK_EQ(ld32(HP(H_CAP)), 0x8086a201);
     CHECK_EQ(ld32(HP(4)), 10000000);
@@ -605,7 +608,7 @@ static void test_rtc(void)
     fake_phys.n = 0;
     memset(fake_lines, 0, sizeof fake_lines);
     fake_wall = 1700000000ll * 1000000000ll - (s64)fake_time;   // Tuesday 2023-11-14 22:13:20 UTC
-    struct rtc *rtc = rtc_new(&fake_phys, fake_irq(8), 5 * GIB);
+    struct rtc *rtc = LOCKED(rtc_new(&fake_phys, fake_irq(8), 5 * GIB));
     CHECK(rtc_is(0x20, 0x23, 0x11, 0x14, 0x22, 0x13, 0x20));
     CHECK_EQ(rtc_rd(6), 3);
     CHECK_EQ(rtc_rd(13), 0x80);
@@ -751,6 +754,128 @@ static void test_rtc(void)
     CHECK_EQ(rtc_rd(0x40), 0xa5);
 }
 
+// ---- icount ---------------------------------------------------------------------------------------------
+static u64 insns, idle_for;
+static unsigned moves, idles;
+static u64 insn_count(void) { return insns; }
+static void count_move(void) { moves++; }
+static void fire_again(void *o) { fired++; timer_mod_ns(&ta, clock_ns(CLOCK_VIRTUAL_) - 1); }
+
+void plat_idle(void)
+{
+    idles++;
+    bql_unlock();
+    fake_step(idle_for);
+    bql_lock();
+}
+
+static u64 locked_turn(void) { bql_lock(); u64 n = icount_turn_clock(); bql_unlock(); return n; }
+static void locked_wait(void) { bql_lock(); icount_wait(); bql_unlock(); }
+
+static void icount_fresh(unsigned shift, bool sleep)
+{
+    struct icount_config cfg = {.shift = shift, .sleep = sleep, .count = insn_count, .moved = count_move};
+    fake_start();
+    insns = moves = idles = fired = 0;
+    bql_lock();
+    icount_start(&cfg);
+    bql_unlock();
+}
+
+static void test_icount_clock(void)
+{
+    icount_fresh(2, true);
+    insns = 10;
+    CHECK_EQ(clock_ns(CLOCK_VIRTUAL_), 40);
+    u64 rt = clock_ns(CLOCK_VIRTUAL_RT_);
+    fake_step(12345);
+    CHECK_EQ(clock_ns(CLOCK_VIRTUAL_), 40);
+    CHECK_EQ(clock_ns(CLOCK_VIRTUAL_RT_), rt + 12345);
+    CHECK_EQ(locked_turn(), UINT64_MAX);
+    timer_init(&ta, CLOCK_VIRTUAL_, count_fire, NULL);
+    timer_init(&tb, CLOCK_VIRTUAL_, count_fire, NULL);
+    locked_mod(&tb, 5000);
+    locked_mod(&ta, 1041);
+    CHECK_EQ(moves, 2);
+    CHECK_EQ(fake_armed, UINT64_MAX);      // the physical timer has nothing to do with it
+    locked_mod(&tb, 6000);                 // not the earliest
+    CHECK_EQ(moves, 2);
+    CHECK_EQ(locked_turn(), 251);          // 1001 ns at 4
+    insns += 250;
+    CHECK_EQ(locked_turn(), 1);
+    fake_step(NS_PER_SEC);
+    CHECK_EQ(fired, 0);
+    insns += 1;
+    CHECK_EQ(locked_turn(), (6000 - 261 * 4) / 4);
+    CHECK_EQ(fired, 1);
+    locked_del(&tb);
+    CHECK_EQ(locked_turn(), UINT64_MAX);
+    timer_init(&ta, CLOCK_VIRTUAL_, fire_again, NULL);
+    locked_mod(&ta, 0);
+    CHECK_EQ(locked_turn(), 1);            // once, and the guest makes a step
+    CHECK_EQ(fired, 2);
+    locked_del(&ta);
+}
+
+static void test_icount_wait(bool sleep)
+{
+    icount_fresh(0, sleep);
+    insns = 100;
+    timer_init(&ta, CLOCK_VIRTUAL_, count_fire, NULL);
+    locked_mod(&ta, 1100);
+    u64 start = fake_time;
+    idle_for = 400;
+    if (sleep) {                           // something else ends the sleep before its time
+        locked_wait();
+        CHECK(idles == 1 && fired == 0);
+        CHECK_EQ(clock_ns(CLOCK_VIRTUAL_), 500);
+    }
+    idle_for = 700;                        // and now it is late
+    locked_wait();
+    CHECK_EQ(fired, 1);
+    CHECK_EQ(clock_ns(CLOCK_VIRTUAL_), 1100);
+    CHECK_EQ(icount_waited_ns(), 1000);
+    CHECK_EQ(fake_time - start, sleep ? 1100 : 0);
+    CHECK_EQ(idles, sleep ? 2 : 0);
+    locked_wait();                         // nothing is due ever: an interrupt of the host ends it, and the clock stands
+    CHECK_EQ(idles, sleep ? 3 : 1);
+    CHECK_EQ(clock_ns(CLOCK_VIRTUAL_), 1100);
+    CHECK_EQ(fake_armed, UINT64_MAX);
+}
+
+static void test_rtc_time(void)
+{
+    static const struct { const char *text; s64 sec; } dates[] = {
+        {"1970-01-01", 0}, {"2000-01-01T00:00:00", 946684800}, {"2026-01-31T23:59:58", 1769903998}, {"2024-02-29", 1709164800},
+        {"2023-02-29", -1}, {"1900-02-29", -1}, {"2026-13-01", -1}, {"2026-04-31", -1}, {"2026-01-01T24:00:00", -1},
+        {"2026-01-01 00:00:00", -1},
+        {"2026-1-1", -1}, {"2026-01-01T00:00", -1}, {"2026-01-01T00:00:00Z", -1}, {"", -1}, {"1969-12-31", -1}};
+    for (unsigned i = 0; i < ARRAY_SIZE(dates); i++) {
+        s64 sec = -1;
+        bool ok = date_parse(dates[i].text, &sec);
+        if (ok != (dates[i].sec >= 0) || (ok && sec != dates[i].sec)) printf("%s: %lld\n", dates[i].text, (long long)sec);
+        CHECK(ok == (dates[i].sec >= 0) && (!ok || sec == dates[i].sec));
+    }
+    icount_fresh(0, false);
+    fake_phys.n = 0;
+    struct rtc *rtc = rtc_new(&fake_phys, fake_irq(8), GIB);
+    bql_lock();
+    rtc_set_time(rtc, true, 1769903998, 0);
+    bql_unlock();
+    fake_step(100 * NS_PER_SEC);
+    CHECK(rtc_rd(0) == 0x58 && rtc_rd(2) == 0x59 && rtc_rd(4) == 0x23 && rtc_rd(7) == 0x31 && rtc_rd(8) == 1 && rtc_rd(9) == 0x26);
+    insns = NS_PER_SEC + NS_PER_SEC / 2;
+    CHECK_EQ(rtc_rd(0), 0x59);
+    insns += NS_PER_SEC / 2;
+    CHECK(rtc_rd(0) == 0 && rtc_rd(4) == 0 && rtc_rd(7) == 1 && rtc_rd(8) == 2);
+    bql_lock();
+    rtc_set_time(rtc, false, 1769903998, 900000000);
+    bql_unlock();
+    CHECK_EQ(rtc_rd(0), 0x58);
+    fake_step(NS_PER_SEC / 10);
+    CHECK_EQ(rtc_rd(0), 0x59);
+}
+
 int main(void)
 {
     test_clock_pause();
@@ -761,5 +886,9 @@ int main(void)
     test_pit();
     test_hpet();
     test_rtc();
+    test_icount_clock();
+    test_icount_wait(true);
+    test_icount_wait(false);
+    test_rtc_time();
     return test_result();
 }

@@ -6,6 +6,7 @@
 #include "devices/virtio.h"
 #include "kernel/base/bits.h"
 #include "tests/unit/device_fake.h"
+#include "tests/unit/locked.h"
 
 enum { DESC = 0x10000, AVAIL = 0x11000, USED = 0x12000, BUF = 0x20000, TABLE = 0x30000, QSIZE = 8, STRIDE = 0x4000 };
 
@@ -25,7 +26,7 @@ static UNUSED void bus_new(struct driver *v)
     struct irq gsi[24];
     *v = (struct driver){.p = fake_machine(MIB)};
     for (unsigned i = 0; i < 24; i++) gsi[i] = fake_irq(i);
-    v->b = pci_new(v->p, gsi, 24);
+    v->b = LOCKED(pci_new(v->p, gsi, 24));
 }
 
 // Walks the capability list as a driver does.

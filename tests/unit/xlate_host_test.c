@@ -1,7 +1,7 @@
 // Passing through, checked without running anything: every instruction that the table gives to xlate_host is decoded in 64-, 32- and 16-bit
 // mode, turned into its IR_HOST op, written down by the host's byte encoder with every register left where it is and memory at [r12], and
-// read back by libzydis as 64-bit code: mnemonic, registers with widths, size and direction of the memory access, immediate and which general
-// registers are read and written must be what Zydis says of the guest's own bytes.
+// read back by libzydis as 64-bit code: mnemonic, registers with widths, size and direction of the memory access, immediate and which
+// general registers are read and written must be what Zydis says of the guest's own bytes.
 //
 // Usage: xlate_host_test [rounds over all opcodes, default 4].
 #include <Zydis/Zydis.h>

@@ -1,8 +1,8 @@
-// The x86 front end without a machine: every line of insn.def is encoded in many ways (mode, ModRM, prefixes, privilege), decoded and translated,
-// and the resulting block is checked against the IR's rules (ir_verify) and stricter ones:
+// The x86 front end without a machine: every line of insn.def is encoded in many ways (mode, ModRM, prefixes, privilege), decoded and
+// translated, and the resulting block is checked against the IR's rules (ir_verify) and stricter ones:
 //   - the precision rule counts helper calls and flags, too: nothing of the guest's changes before an op that may raise;
-//   - flags defined and read stay within what the table says the instruction writes and reads, and a translation that is not a helper call defines
-//     all that the table says (but shifts by 0);
+//   - flags defined and read stay within what the table says the instruction writes and reads, and a translation that is not a helper call
+//     defines all that the table says (but shifts by 0);
 //   - the memory operand is read and written as the table says;
 //   - an instruction stays below its share of ops.
 // Then single blocks against their expected text, and the driver's rules on pages, faults at fetch and the ends of blocks.

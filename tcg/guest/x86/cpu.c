@@ -1,6 +1,7 @@
 // The x86 guest as the run-time sees it: flags, the TB mode word, reset, the register dump, and the table of operations.
 //
-// The mode word is asked for at every turn of the loop and changes rarely, so it is kept in mode_word and recomputed where its sources change.
+// The mode word is asked for at every turn of the loop and changes rarely, so it is kept in mode_word and recomputed where its sources
+// change.
 #include "kernel/base/fmt.h"
 #include "tcg/guest/x86/system.h"
 

@@ -69,7 +69,7 @@ struct x86_cpu {
         mtrr_def, mtrr_fix[11], mtrr_var[16], mcg_status, debugctl, spec_ctrl;
     u64 xcr0, xss;
     u32 msr_unknown[16];                 // unknown MSRs the log has named already
-    u64 tsc_offset, tsc_adjust;          // guest TSC = host TSC + offset
+    u64 tsc_offset, tsc_adjust;          // guest TSC = host TSC (or virtual clock) + offset
     u32 a20_mask;
     bool inhibit_irq;                    // in the shadow of STI / MOV SS
     bool nmi_blocked;
@@ -91,6 +91,12 @@ struct x86_cpu {
     u64 tsc_hz;                          // 0: unknown, and no TSC-deadline timer is offered
     struct x86_cpuid id;                 // what this guest's CPUID offers; filled by x86_cpuid_init (reset does it when still empty)
 
+    // icount: the virtual clock in nanoseconds, by which the TSC counts (1 GHz); then nothing else of the host's timing may show
+    // either. NULL: the TSC is the host's.
+    u64 (*virtual_ns)(void);
+    bool seeded;                         // RDRAND and RDSEED give the numbers that follow from `random`
+    u64 random;
+
     u8 xsave[4096] __attribute__((aligned(64)));   // guest vector/x87 state when not in the host's registers (host XSAVE layout)
 };
 static inline struct x86_cpu *x86(struct vcpu *c) { return (struct x86_cpu *)c; }
@@ -100,7 +106,8 @@ extern const struct guest_ops x86_guest_ops;
 // Full EFLAGS from v.cc and eflags; valid outside translated code and in helpers. And the reverse.
 u64 x86_get_eflags(const struct x86_cpu *c);
 void x86_set_eflags(struct x86_cpu *c, u64 ef);      // all bits given are taken as they are; masks are the caller's
-static inline unsigned x86_cpl(const struct x86_cpu *c) { return c->seg[SEG_SS].attr >> 13 & 3; }   // SS.DPL is the CPL; 3 in VM86 (set there)
+// SS.DPL is the CPL; 3 in VM86 (set there)
+static inline unsigned x86_cpl(const struct x86_cpu *c) { return c->seg[SEG_SS].attr >> 13 & 3; }
 static inline bool x86_long_mode(const struct x86_cpu *c) { return c->efer & EFER_LMA; }
 static inline bool x86_code64(const struct x86_cpu *c) { return (c->efer & EFER_LMA) && (c->seg[SEG_CS].attr & 1u << 21); }
 

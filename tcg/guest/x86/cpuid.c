@@ -1,10 +1,10 @@
 // CPUID: what the guest is told it runs on.
 //
 // Instructions are the host's own, so an instruction bit is offered when the host has it and the translator passes it. System features
-// (SMEP, SMAP, UMIP, x2APIC, NX ...) are ours in C and are offered whatever the host has. The masks are worked out once (x86_cpuid_init), since
-// CPUID on a host under a hypervisor costs an exit; CR4's and XCR0's allowed bits come from the same masks, so they cannot disagree.
-// Not offered: VME, PCID, AVX-512, XSAVES, MONITOR, VMX/SVM, LA57, TSX, performance counters. Leaf 0x15 is left out: Linux takes its crystal
-// clock for the local APIC timer's.
+// (SMEP, SMAP, UMIP, x2APIC, NX ...) are ours in C and are offered whatever the host has. The masks are worked out once (x86_cpuid_init),
+// since CPUID on a host under a hypervisor costs an exit; CR4's and XCR0's allowed bits come from the same masks, so they cannot disagree.
+// Not offered: VME, PCID, AVX-512, XSAVES, MONITOR, VMX/SVM, LA57, TSX, performance counters. Leaf 0x15 is left out: Linux takes its
+// crystal clock for the local APIC timer's.
 #include "tcg/guest/x86/system.h"
 
 struct cpuid_regs { u32 a, b, c, d; };
@@ -29,18 +29,19 @@ enum {
     F1D_OURS = 1 << 2 | 1 << 3 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14 | 1 << 16 | 1 << 17,
     F1D_HTT = 1 << 28,
 };
-// Leaf 1 ECX. Passed: SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND. Ours: x2APIC TSC-deadline hypervisor.
+// Leaf 1 ECX. Passed: SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND. Ours: PCID x2APIC TSC-deadline
+// hypervisor.
 #define F1C_HOST (BIT(0) | BIT(1) | BIT(9) | BIT(12) | BIT(13) | BIT(19) | BIT(20) | BIT(22) | BIT(23) | BIT(25) | BIT(26) | BIT(28) | \
                   BIT(29) | BIT(30))
-#define F1C_OURS (BIT(21) | BIT(31))
+#define F1C_OURS (BIT(17) | BIT(21) | BIT(31))
 #define F1C_TSC_DEADLINE BIT(24)   // only if the rate is known: the local APIC needs it to keep a deadline
 #define F1C_XSAVE BIT(26)
 #define F1C_OSXSAVE BIT(27)
 #define F1C_AVX BIT(28)
 #define F1C_NEED_AVX (BIT(12) | BIT(28) | BIT(29))   // FMA AVX F16C
-// Leaf 7 EBX. Passed: BMI1 AVX2 BMI2 RDSEED ADX CLFLUSHOPT CLWB SHA. Ours: FSGSBASE TSC_ADJUST SMEP ERMS SMAP.
+// Leaf 7 EBX. Passed: BMI1 AVX2 BMI2 RDSEED ADX CLFLUSHOPT CLWB SHA. Ours: FSGSBASE TSC_ADJUST SMEP ERMS INVPCID SMAP.
 #define F7B_HOST (BIT(3) | BIT(5) | BIT(8) | BIT(18) | BIT(19) | BIT(23) | BIT(24) | BIT(29))
-#define F7B_OURS (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(20))
+#define F7B_OURS (BIT(0) | BIT(1) | BIT(7) | BIT(9) | BIT(10) | BIT(20))
 #define F7B_NEED_AVX (BIT(3) | BIT(5) | BIT(8))      // BMI's VEX-encoded forms go with AVX's encoding; real CPUs have all or none
 #define F7C_OURS (BIT(2) | BIT(22))                  // UMIP RDPID
 #define F7D_ARCH_CAP BIT(29)
@@ -51,10 +52,10 @@ enum {
 #define F81D_OURS (BIT(11) | BIT(20) | BIT(26) | BIT(27) | BIT(29))
 #define F81D_AMD_COPY 0x0183f3ffu                    // bits AMD repeats from leaf 1 EDX
 
-// AMD's later leaves. XSAVEERPTR: no stale x87 pointers leak out of FXSAVE (fpu.c stores zeroes). LFENCE serialises; a null selector clears the
-// base. And the "not affected" bits for SSB, BTC, SRSO and TSA: the software MMU, not the guest's page tables, separates guest user from
-// guest kernel, so the guest's mitigations would cost much and protect nothing (as with IA32_ARCH_CAPABILITIES in msr.c). AutoIBRS (an EFER bit
-// without effect here) spares the guest its retpolines for the same reason.
+// AMD's later leaves. XSAVEERPTR: no stale x87 pointers leak out of FXSAVE (fpu.c stores zeroes). LFENCE serialises; a null selector clears
+// the base. And the "not affected" bits for SSB, BTC, SRSO and TSA: the software MMU, not the guest's page tables, separates guest user
+// from guest kernel, so the guest's mitigations would cost much and protect nothing (as with IA32_ARCH_CAPABILITIES in msr.c). AutoIBRS (an
+// EFER bit without effect here) spares the guest its retpolines for the same reason.
 #define E8B_AMD (BIT(2) | BIT(26) | BIT(29))
 #define E21A_AMD (BIT(2) | BIT(6) | BIT(8) | BIT(29))
 #define E21C_AMD (BIT(1) | BIT(2))

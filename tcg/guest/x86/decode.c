@@ -1,8 +1,8 @@
 // The x86 decoder: bytes and mode in, struct x86_insn out; pure.
 //
-// Order of events: legacy prefixes and REX; VEX or the 0F escapes give map, mandatory prefix and opcode; ModRM, if the opcode's rows have one;
-// the row (decode_table.c); operand and address size, which depend on the row's attributes; SIB and displacement; immediates as the row's
-// operands say; last, what is invalid although a row exists (LOCK, unused VEX.vvvv, registers that are not there).
+// Order of events: legacy prefixes and REX; VEX or the 0F escapes give map, mandatory prefix and opcode; ModRM, if the opcode's rows have
+// one; the row (decode_table.c); operand and address size, which depend on the row's attributes; SIB and displacement; immediates as the
+// row's operands say; last, what is invalid although a row exists (LOCK, unused VEX.vvvv, registers that are not there).
 //
 // Running out of bytes (or beyond 15) is sticky in struct src: reads give 0 from then on and the outcome is looked at where it matters.
 // EVEX, XOP and 3DNow are #UD: CPUID does not offer them.

@@ -1,6 +1,6 @@
 // insn.def as data: an array with one row per line (indexed by the line's number in that file, so that a row can be found by eye), and for
-// every map and opcode the number of its last row. Rows of one opcode are neighbours; the decoder walks back from the last one and takes the
-// row whose constraints fit. Rows exclude each other, so that the walk's direction means nothing.
+// every map and opcode the number of its last row. Rows of one opcode are neighbours; the decoder walks back from the last one and takes
+// the row whose constraints fit. Rows exclude each other, so that the walk's direction means nothing.
 #include "tcg/guest/x86/decode.h"
 #include "tcg/ir/ir.h"
 

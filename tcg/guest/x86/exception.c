@@ -1,9 +1,9 @@
 // Exceptions and interrupts: raising, classification, delivery (SDM 3A chapter 6).
 //
 // Raising and delivering are two steps. x86_raise notes the exception in the vCPU, with pc and flags of the faulting instruction recovered,
-// and leaves to the loop; the loop calls deliver_exception, which works on plain state. Delivery checks everything and reserves its stack frame
-// before it changes anything, so a fault in the middle is simply another x86_raise: exc_nest says what was being delivered, and table 6-5 makes
-// of the two the second one, a double fault, or a shutdown.
+// and leaves to the loop; the loop calls deliver_exception, which works on plain state. Delivery checks everything and reserves its stack
+// frame before it changes anything, so a fault in the middle is simply another x86_raise: exc_nest says what was being delivered, and table
+// 6-5 makes of the two the second one, a double fault, or a shutdown.
 //
 // INT n is the same with exc_soft: the frame gets the pc after the instruction, but a fault on the way is the INT's own.
 #include "tcg/guest/x86/system.h"
@@ -237,6 +237,7 @@ void x86_deliver_exception(struct vcpu *v)
     bool fault = !soft && !trap && vec != EXC_DB && vec != EXC_DF && vec != EXC_MC;
     u64 pc = soft || trap ? c->exc_next_pc : v->pc;
     x86_deliver(c, vec, c->exc_has_error ? (s64)c->exc_error : -1, soft, !soft, pc, fault ? EF_RF : 0);
+    if (soft || trap) v->icount_left--;      // INT n and its like: completed by the delivery
 }
 
 // ---- interrupts ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 // Far control flow: JMP, CALL, RET, IRET between segments and privilege levels, and the fast system calls (SDM 3A 5.8; SDM 2, each page).
 //
-// One shape throughout: read and check (may raise), reserve the stack frame, then assign. Hardware task switching (JMP/CALL to a TSS or a task
-// gate, IRET with NT) is not implemented: the guest gets #GP and the log says so once.
+// One shape throughout: read and check (may raise), reserve the stack frame, then assign. Hardware task switching (JMP/CALL to a TSS or a
+// task gate, IRET with NT) is not implemented: the guest gets #GP and the log says so once.
 #include "tcg/guest/x86/system.h"
 
 // Code segments, long mode's constraint: L and D together are reserved. And the target must lie in the segment.

@@ -1,7 +1,7 @@
-// The softmmu knows addresses, not instructions. Four rare cases need the instruction: addresses that are not canonical (#SS or #GP), operands
-// that begin where addresses end (the same, although their first byte is a page fault), operands that must be aligned, whose #GP goes before
-// the page fault that the lookup finds first, and x87 errors still pending, which go before all. Here, on the way to raising a fault, it is
-// decoded once more.
+// The softmmu knows addresses, not instructions. Four rare cases need the instruction: addresses that are not canonical (#SS or #GP),
+// operands that begin where addresses end (the same, although their first byte is a page fault), operands that must be aligned, whose #GP
+// goes before the page fault that the lookup finds first, and x87 errors still pending, which go before all. Here, on the way to raising a
+// fault, it is decoded once more.
 //
 // Valid only while an instruction runs: during the delivery of an exception (exc_nest) accesses are implicit ones, and the answers are
 // "no".
@@ -88,8 +88,8 @@ static u64 operand_address(const struct x86_cpu *c, const struct x86_insn *i)
     return operand_offset(c, i) + (i->bits == 64 && i->seg < SEG_FS ? 0 : c->seg_base[i->seg]);
 }
 
-// Is the faulting address among the bytes off..off+size-1 of segment seg, and do these reach over the end of what can be addressed: of the lower
-// half of linear addresses in 64-bit code, of the segment's offsets elsewhere?
+// Is the faulting address among the bytes off..off+size-1 of segment seg, and do these reach over the end of what can be addressed: of the
+// lower half of linear addresses in 64-bit code, of the segment's offsets elsewhere?
 static bool over_end(const struct x86_cpu *c, const struct x86_insn *i, unsigned seg, u64 off, unsigned size, u64 lin)
 {
     u64 a = off + (i->bits == 64 && seg < SEG_FS ? 0 : c->seg_base[seg]);

@@ -1,13 +1,14 @@
-// The vector and x87 state: saving and restoring it for the run-time, and the instructions that see it as memory (SDM 1 chapters 8, 10.5, 13).
+// The vector and x87 state: saving and restoring it for the run-time, and the instructions that see it as memory (SDM 1 chapters 8, 10.5,
+// 13).
 //
 // While translated code and helpers run the state lives in the host's registers (v.fpu_loaded). The image in x86_cpu.xsave is in the host's
 // standard XSAVE format with components 0..2, which is also the guest's. A helper that stores state brings the image up to date
-// (fpu_image; the registers stay loaded), copies what it wants and writes that to guest memory; one that loads state reads guest memory first, then
-// edits the image and reloads (fpu_reload). Never touch guest memory between fpu_image and fpu_reload: an MMIO access may release
-// the registers and so overwrite the image.
+// (fpu_image; the registers stay loaded), copies what it wants and writes that to guest memory; one that loads state reads guest memory
+// first, then edits the image and reloads (fpu_reload). Never touch guest memory between fpu_image and fpu_reload: an MMIO access may
+// release the registers and so overwrite the image.
 //
-// SDM-DIFF: x87 instruction and data pointers and the opcode are stored as zero: the host's hold host addresses. Recent CPUs store zeroes as
-// well unless an exception is pending.
+// SDM-DIFF: x87 instruction and data pointers and the opcode are stored as zero: the host's hold host addresses. Recent CPUs store zeroes
+// as well unless an exception is pending.
 #include "tcg/guest/x86/system.h"
 
 enum { X_FCW = 0, X_MXCSR = 24, X_MXCSR_MASK = 28, X_ST = 32, X_XMM = 160, X_HEADER = 512, X_YMM = 576, X_SIZE = 832 };
@@ -50,11 +51,26 @@ void x86_fpu_reset(struct x86_cpu *c)
     *image_bv(c) = XC_X87;
 }
 
+static bool all_zero(const u8 *p, u64 n)
+{
+    u64 any = 0;
+    for (u64 i = 0; i < n; i += 8) any |= *(const u64_any *)(p + i);
+    return !any;
+}
+
+// Which components are in use, by their contents: what processors say depends on who else used the registers (a signal's frame, say).
+static u64 in_use_exactly(const u8 *img)
+{
+    bool x87 = *(const u64_any *)img << 24 == 0x37full << 24 && all_zero(img + X_ST, X_XMM - X_ST);    // FCW, FSW, FTW
+    return (x87 ? 0 : XC_X87) | (all_zero(img + X_XMM, 256) ? 0 : XC_SSE) | (all_zero(img + X_YMM, 256) ? 0 : XC_AVX);
+}
+
 // The image, up to date.
 static u8 *fpu_image(struct x86_cpu *c)
 {
     if (c->v.fpu_loaded) host_save(c);
     if (!c->id.host_xsave) *image_bv(c) = XC_X87 | XC_SSE;
+    else if (c->virtual_ns) *image_bv(c) = in_use_exactly(c->xsave);
     return c->xsave;
 }
 
@@ -275,7 +291,8 @@ X86_HELPER(xsetbv)
 
 // ---- the x87 environment ----------------------------------------------------------------------------------------------------------
 //
-// The host's 28-byte protected-mode format: control, status, tag words at 0, 4, 8, then pointers. The 16-bit format packs the words to 14 bytes.
+// The host's 28-byte protected-mode format: control, status, tag words at 0, 4, 8, then pointers. The 16-bit format packs the words to 14
+// bytes.
 
 struct fenv32 { u32 cw, sw, tw, fip, fcs, fdp, fds; };
 struct fstate32 { struct fenv32 env; u8 st[80]; };

@@ -4,10 +4,11 @@
 // Rules of use, for the translator:
 // - d is a constant. Most helpers want the info word there (X86_INFO below): what the encoding said, and the instruction's length, from
 //   which the helper finds the next pc when it needs it. Arguments not named in a helper's line are ignored.
-// - "ea" is an effective address: base + index + disp (RIP-relative: the sum), without segment. It need not be truncated: helpers wrap it to
-//   the info word's address size and add the base of the info word's segment.
+// - "ea" is an effective address: base + index + disp (RIP-relative: the sum), without segment. It need not be truncated: helpers wrap it
+//   to the info word's address size and add the base of the info word's segment.
 // - Registers and arithmetic flags are in the vCPU during a CALL; a helper may change both. Marks:
-//     [fr] reads arithmetic flags (fuse = FL_ALL)   [fw] writes them (fdef = FL_ALL; if not all change, the helper reads the rest: fuse too)
+//     [fr]     reads arithmetic flags (fuse = FL_ALL)
+//     [fw]     writes them (fdef = FL_ALL; if not all change, the helper reads the rest: fuse too)
 //     [leave]  ends the block: emit LEAVE with the next pc (the mode word, the page tables or the chance of an interrupt changed)
 //     [leaver] ends the block: emit LEAVER, the helper has set c->pc (or never returns)
 // - Unmarked helpers change no mode. Any helper may raise (never returns then), and then has changed nothing but what the manual says.
@@ -17,7 +18,8 @@
 
 #include "tcg/run/vcpu.h"
 
-// The info word. seg: SEG_*. opsize, addrsize: 1 (opsize only), 2, 4, 8. rep: 0 none, 1 F3, 2 F2. len: instruction length. extra: see the helper.
+// The info word. seg: SEG_*. opsize, addrsize: 1 (opsize only), 2, 4, 8. rep: 0 none, 1 F3, 2 F2. len: instruction length. extra: see the
+// helper.
 #define X86_INFO(seg, opsize, addrsize, rep, len, extra) \
     ((u64)(seg) | (u64)(opsize) << 4 | (u64)(addrsize) << 8 | (u64)(rep) << 12 | (u64)(len) << 16 | (u64)(extra) << 24)
 static inline unsigned x86_info_seg(u64 d) { return d & 15; }
@@ -32,8 +34,8 @@ static inline unsigned x86_info_extra(u64 d) { return d >> 24 & 0xffff; }
 // ---- exceptions and debug ----
 X86_HELPER(raise);        // a vector, b error code or -1: fault at this instruction. [leaver]
 X86_HELPER(ud);           // #UD. [leaver]
-X86_HELPER(step_begin);   // TBM_TF: a one-instruction block starts with it (after INSN). Raises #DB for the instruction stepped before, or notes that
-                          // this one is being stepped; the trap comes whichever way the block is left.
+X86_HELPER(step_begin);   // TBM_TF: a one-instruction block starts with it (after INSN). Raises #DB for the instruction stepped before,
+                          // or notes that this one is being stepped; the trap comes whichever way the block is left.
 X86_HELPER(bp_check);     // TBM_HWBP: a = pc, before every instruction. #DB if an armed DR0..3 names it and RF is clear; clears RF
 X86_HELPER(inhibit_done); // TBM_INHIBIT: the block holds one instruction and starts with it (after INSN): ends the shadow of STI / MOV SS
 X86_HELPER(fwait);        // #NM if CR0.MP and CR0.TS; then emit the host's FWAIT
@@ -51,7 +53,8 @@ X86_HELPER(verr);         // a selector; ZF. [fw]
 X86_HELPER(verw);         // a selector; ZF. [fw]
 X86_HELPER(lar);          // a selector, b GPR number (the helper writes it), info(opsize); ZF. [fw]
 X86_HELPER(lsl);          // as lar. [fw]
-X86_HELPER(arpl);         // a ea (or GPR number if extra = 1), b source selector, info(seg, addrsize, extra); writes the destination, ZF. [fw]
+// a ea (or GPR number if extra = 1), b source selector, info(seg, addrsize, extra); writes the destination, ZF. [fw]
+X86_HELPER(arpl);
 X86_HELPER(rdfsgsbase);   // a SEG_FS or SEG_GS, info(opsize) -> base. #UD without CR4.FSGSBASE
 X86_HELPER(wrfsgsbase);   // a SEG_FS or SEG_GS, b value, info(opsize)
 X86_HELPER(swapgs);       // #UD outside 64-bit mode is the translator's
@@ -90,6 +93,7 @@ X86_HELPER(pause);        // nothing now; a spin hint
 X86_HELPER(cpuid);
 X86_HELPER(rdtsc);        // writes RAX, RDX
 X86_HELPER(rdtscp);
+X86_HELPER(random);       // [fw] the next number of the vCPU's seeded generator
 X86_HELPER(rdpid);        // -> value
 X86_HELPER(rdpmc);
 X86_HELPER(rdmsr);
@@ -129,7 +133,7 @@ X86_HELPER(outs);         // info(seg, opsize, addrsize, rep)
 X86_HELPER(in);           // a port, info(opsize) -> value, zero-extended; a write to AL/AX/EAX is the translator's. [leave] is wise
 X86_HELPER(out);          // a port, b value, info(opsize). [leave]
 
-// ---- vector and x87 state (fpu.c). #NM / #UD by the mode word are the translator's, except XSAVE's and XGETBV's CR4.OSXSAVE (checked here) ----
+// ---- vector and x87 state (fpu.c). #NM / #UD by the mode word are the translator's, except CR4.OSXSAVE for XSAVE and XGETBV ----
 X86_HELPER(fxsave);       // a ea, info(seg, opsize 8 = REX.W, addrsize)
 X86_HELPER(fxrstor);
 X86_HELPER(xsave);        // as fxsave; mask in EDX:EAX
@@ -142,7 +146,8 @@ X86_HELPER(fldenv);       // a ea, info(seg, opsize 2 or 4 (8 counts as 4), addr
 X86_HELPER(fstenv);
 X86_HELPER(fsave);        // FNSAVE: stores, then FNINIT
 X86_HELPER(frstor);
-X86_HELPER(maskmov);      // MASKMOVDQU / MASKMOVQ: a ea (rDI), b = source register | mask register << 8, info(seg, addrsize), extra = 8 (mm) or 16 (xmm)
+// MASKMOVDQU / MASKMOVQ: a ea (rDI), b = source register | mask register << 8, info(seg, addrsize), extra = 8 (mm) or 16 (xmm)
+X86_HELPER(maskmov);
 // VMASKMOVPS/PD, VPMASKMOVD/Q: a ea, b = register loaded or stored | mask register << 8, info(seg, opsize = element 4 or 8, addrsize),
 // extra = vector length 16 or 32
 X86_HELPER(vmaskmov_load);

@@ -1,8 +1,9 @@
 // Model-specific registers and the time-stamp counter (SDM 4; AMD APM 2 appendix A).
 //
-// Three kinds: registers with rules of their own (a switch), registers that are plain storage (a table), and AMD's configuration registers that
-// a stock kernel on an AMD signature reads at boot (a table of constants; writes are ignored). Everything else is #GP(0), named once in the log.
-// Guest TSC = host TSC + tsc_offset; the local APIC's TSC-deadline MSR is in guest TSC units.
+// Three kinds: registers with rules of their own (a switch), registers that are plain storage (a table), and AMD's configuration registers
+// that a stock kernel on an AMD signature reads at boot (a table of constants; writes are ignored). Everything else is #GP(0), named once
+// in the log. Guest TSC = host TSC (under icount: virtual nanoseconds) + tsc_offset; the local APIC's TSC-deadline MSR is in guest TSC
+// units.
 #include "tcg/guest/x86/system.h"
 
 enum { MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_TSC_ADJUST = 0x3b, MSR_BIOS_SIGN = 0x8b, MSR_MTRRCAP = 0xfe, MSR_ARCH_CAP = 0x10a,
@@ -14,7 +15,7 @@ enum { MSR_TSC = 0x10, MSR_APIC_BASE = 0x1b, MSR_TSC_ADJUST = 0x3b, MSR_BIOS_SIG
 #define MSR_HWCR 0xc0010015u
 #define MSR_DE_CFG 0xc0011029u
 
-static u64 guest_tsc(const struct x86_cpu *c) { return host_rdtsc() + c->tsc_offset; }
+static u64 guest_tsc(const struct x86_cpu *c) { return x86_tsc_base(c) + c->tsc_offset; }
 
 // ---- plain storage -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +271,16 @@ X86_HELPER(rdtscp)
     set_edx_eax(c, guest_tsc(x86(c)));
     c->regs[G_RCX] = (u32)x86(c)->tsc_aux;
     return 0;
+}
+
+// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014). CF: a number was there (SDM 2B, RDRAND).
+X86_HELPER(random)
+{
+    u64 z = x86(c)->random += 0x9e3779b97f4a7c15ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    c->cc = (EF_CF | 2) << 8;
+    return z ^ z >> 31;
 }
 
 X86_HELPER(rdpid) { return x86(c)->tsc_aux; }

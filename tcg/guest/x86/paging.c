@@ -1,12 +1,12 @@
 // The page walk (SDM 3A chapter 4): no paging, 32-bit (2 levels), PAE (3) and 4-level paging, described by one table of formats.
 //
-// Order of events: read the entries top down, collecting rights; not-present or reserved bits fault at once; rights are checked at the leaf;
-// only then are accessed and dirty bits set, each by compare-and-swap against the entry that was read, and the walk starts over if another
-// core changed it meanwhile. So a walk that faults leaves memory alone.
+// Order of events: read the entries top down, collecting rights; not-present or reserved bits fault at once; rights are checked at the
+// leaf; only then are accessed and dirty bits set, each by compare-and-swap against the entry that was read, and the walk starts over if
+// another core changed it meanwhile. So a walk that faults leaves memory alone.
 //
 // Dirty: a clean page is entered into the TLB without the write right, so that the first store walks again and sets D.
-// SDM-DIFF: PAE's four PDPTEs are read at each walk, as AMD does; Intel keeps them in registers from MOV CR3 on (whose checks write_cr makes).
-// Page tables outside RAM read as all ones, which is a reserved-bit fault.
+// SDM-DIFF: PAE's four PDPTEs are read at each walk, as AMD does; Intel keeps them in registers from MOV CR3 on (whose checks write_cr
+// makes). Page tables outside RAM read as all ones, which is a reserved-bit fault.
 #include "tcg/guest/x86/faultinsn.h"
 #include "tcg/guest/x86/system.h"
 
@@ -177,8 +177,8 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
         if (raise) x86_raise(c, acc != ACCESS_EXEC && x86_fault_is_stack(c) && !x86_fault_is_misaligned(c, a.v) ? EXC_SS : EXC_GP, 0);
         return false;
     }
-    // Outside 64-bit code an access that began below 4 GiB goes on at 0, unless its offset itself reaches over the end. Not for the TLB, whose
-    // tags are what they are.
+    // Outside 64-bit code an access that began below 4 GiB goes on at 0, unless its offset itself reaches over the end. Not for the TLB,
+    // whose tags are what they are.
     bool wrapped = a.v >> 32 && !x86_code64(c) && (mmu == 1 || !lma);
     if (wrapped) {
         if (raise && acc != ACCESS_EXEC && x86_fault_is_misaligned(c, a.v)) x86_raise(c, EXC_GP, 0);

@@ -1,7 +1,7 @@
 // String instructions and port I/O.
 //
-// REP loops run in chunks. A chunk stays within one page on each side, so that one probe checks it all; if both sides are plain RAM the host's
-// own string instruction moves it (element by element in its meaning, so overlap is exact). What is not plain RAM (MMIO, pages with
+// REP loops run in chunks. A chunk stays within one page on each side, so that one probe checks it all; if both sides are plain RAM the
+// host's own string instruction moves it (element by element in its meaning, so overlap is exact). What is not plain RAM (MMIO, pages with
 // translated code, elements across a page) goes one element at a time through mem_ld/mem_st.
 // After every chunk the registers say how far it got, so a fault in the next one is precise, and exit_request is looked at: if set, the
 // instruction is left with pc at itself, to be resumed after the interrupt (SDM 2, REP).
@@ -54,10 +54,13 @@ static void str_count(struct str *s, u64 n)
     if (s->rep) x86_set_reg(s->c, G_RCX, s->count, s->asize);
 }
 
-// Lets an interrupt in between chunks; returns if there is none.
+// Lets an interrupt in between chunks; returns if there is none. Under icount no time passes within an instruction, so interrupts wait
+// for its end, and only what ends the run or stops it does not.
 static void str_pause(struct str *s)
 {
     if (!s->count || !__atomic_load_n(&s->c->v.exit_request, __ATOMIC_RELAXED)) return;
+    u32 ev = __atomic_load_n(&s->c->v.posted_events, __ATOMIC_RELAXED);
+    if (s->c->virtual_ns && !(ev & (VCPU_EV_STOP | VCPU_EV_RESET | VCPU_EV_SHUTDOWN))) return;
     vcpu_sync(&s->c->v);
     vcpu_leave(&s->c->v);
 }
@@ -190,7 +193,8 @@ X86_HELPER(lods)
 
 // ---- SCAS, CMPS -----------------------------------------------------------------------------------------------------------
 //
-// Flags are set once at the end, from the last pair: a fault on the way leaves them as they were before the instruction, as the manual asks.
+// Flags are set once at the end, from the last pair: a fault on the way leaves them as they were before the instruction, as the manual
+// asks.
 
 static u16 compare_flags(u64 a, u64 b, unsigned size)
 {
@@ -311,8 +315,8 @@ X86_HELPER(out)
     return 0;
 }
 
-// The destination is probed before the port is read: reading a port cannot be taken back. A destination that is MMIO or holds code is stored to
-// after the read; the probe has shown that the store cannot fault.
+// The destination is probed before the port is read: reading a port cannot be taken back. A destination that is MMIO or holds code is
+// stored to after the read; the probe has shown that the store cannot fault.
 X86_HELPER(ins)
 {
     struct str s;

@@ -1,8 +1,9 @@
 // Segment registers and descriptor tables (SDM 3A chapters 3, 5 and 7.2).
 //
-// A segment register is selector + hidden part; seg_base[] repeats the bases for translated code. CPL lives in SS.DPL. What is checked when a
-// segment is loaded is checked here in full; limits and access rights are not checked again at each access (translated code adds bases only),
-// so a program that relies on faults of its segment limits is not served: the one place where legacy protection is looser than the manual.
+// A segment register is selector + hidden part; seg_base[] repeats the bases for translated code. CPL lives in SS.DPL. What is checked when
+// a segment is loaded is checked here in full; limits and access rights are not checked again at each access (translated code adds bases
+// only), so a program that relies on faults of its segment limits is not served: the one place where legacy protection is looser than the
+// manual.
 //
 // Rule: checks first (they may raise), then assignments (they cannot).
 #include "tcg/guest/x86/system.h"

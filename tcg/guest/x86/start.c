@@ -3,7 +3,7 @@
 #include "tcg/guest/x86/start.h"
 
 #include "kernel/plat.h"
-#include "tcg/guest/x86/cpu.h"
+#include "tcg/guest/x86/system.h"
 
 enum { ATTR_CODE = 0x9b << 8, ATTR_DATA = 0x93 << 8, ATTR_G = 1 << 23, ATTR_D = 1 << 22, ATTR_L = 1 << 21 };
 
@@ -13,8 +13,7 @@ struct vcpu *x86_vcpu_new(struct tcg *t, struct phys *p, unsigned index, unsigne
     if (!c) return NULL;
     c->cpus = cpus;
     c->tsc_hz = tsc_hz;
-    vcpu_init(&c->v, t, p, &x86_guest_ops, index);
-    return &c->v;
+    return vcpu_init(&c->v, t, p, &x86_guest_ops, index) ? &c->v : NULL;
 }
 
 void x86_vcpu_reset(struct vcpu *c) { c->ops->reset(c); }
@@ -49,5 +48,17 @@ void x86_vcpu_start(struct vcpu *c, const struct x86_start *s)
     x86_update_mode(x);
 }
 
-u64 x86_vcpu_tsc(struct vcpu *c) { return __builtin_ia32_rdtsc() + x86(c)->tsc_offset; }
-void x86_vcpu_tsc_hold(struct vcpu *c, u64 ticks) { x86(c)->tsc_offset -= ticks; }
+u64 x86_vcpu_tsc(struct vcpu *c) { return x86_tsc_base(x86(c)) + x86(c)->tsc_offset; }
+
+void x86_vcpu_tsc_hold(struct vcpu *c, u64 ticks)
+{
+    if (!x86(c)->virtual_ns) x86(c)->tsc_offset -= ticks;    // the virtual clock stood still anyway
+}
+
+void x86_vcpu_set_clock(struct vcpu *c, u64 (*virtual_ns)(void)) { x86(c)->virtual_ns = virtual_ns; }
+
+void x86_vcpu_set_seed(struct vcpu *c, u64 seed)
+{
+    x86(c)->seeded = true;
+    x86(c)->random = seed;
+}

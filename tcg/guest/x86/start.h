@@ -21,3 +21,7 @@ void x86_vcpu_reset(struct vcpu *c);
 u64 x86_vcpu_tsc(struct vcpu *c);
 // The machine stood still for so many ticks of the host's TSC: the guest's did as well. The vCPU does not run meanwhile.
 void x86_vcpu_tsc_hold(struct vcpu *c, u64 ticks);
+// icount: the TSC counts these nanoseconds (1 GHz), and no host timing shows in the guest's state. Before the first run.
+void x86_vcpu_set_clock(struct vcpu *c, u64 (*virtual_ns)(void));
+// RDRAND and RDSEED give the same numbers for the same seed. Before the first run.
+void x86_vcpu_set_seed(struct vcpu *c, u64 seed);

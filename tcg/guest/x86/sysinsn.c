@@ -25,6 +25,7 @@ static NORETURN void leave_to(struct vcpu *c, u64 next_pc)
     vcpu_sync(c);
     c->pc = next_pc;
     c->irq_look = true;
+    c->icount_left--;                        // the instruction is complete
     vcpu_leave(c);
 }
 
@@ -77,6 +78,7 @@ X86_HELPER(popf)
     c->cc = cc;
     c->irq_look = true;
     c->pc += x86_info_len(d);
+    c->icount_left--;                        // the instruction is complete
     vcpu_leave(c);
 }
 
@@ -145,7 +147,7 @@ static void write_cr0(struct x86_cpu *c, u64 v)
     if (v >> 32 || ((v & CR0_PG) && !(v & CR0_PE)) || ((v & CR0_NW) && !(v & CR0_CD))) x86_raise(c, EXC_GP, 0);
     bool pg_on = (v & CR0_PG) && !(old & CR0_PG), pg_off = !(v & CR0_PG) && (old & CR0_PG);
     if (pg_on && (c->efer & EFER_LME) && (!(c->cr4 & CR4_PAE) || (c->seg[SEG_CS].attr & DESC_L))) x86_raise(c, EXC_GP, 0);
-    if (pg_off && x86_code64(c)) x86_raise(c, EXC_GP, 0);
+    if (pg_off && (x86_code64(c) || (c->cr4 & CR4_PCIDE))) x86_raise(c, EXC_GP, 0);
     v = (v & (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)) | CR0_ET;
     if (pg_on && (c->efer & EFER_LME)) c->efer |= EFER_LMA;
     if (pg_off) c->efer &= ~(u64)EFER_LMA;
@@ -164,8 +166,12 @@ static void check_pdptes(struct x86_cpu *c, u64 cr3)
     }
 }
 
+// With PCIDs bit 63 says that what is known of the new one stays good (SDM 3A 4.10.4.1); it is not stored.
 static void write_cr3(struct x86_cpu *c, u64 v)
 {
+    u64 old = c->cr3;
+    bool pcid = c->cr4 & CR4_PCIDE, keep = pcid && (v & BIT(63));
+    if (pcid) v &= ~BIT(63);
     if (x86_long_mode(c)) {
         if (v >> X86_PHYS_BITS) x86_raise(c, EXC_GP, 0);
     } else {
@@ -173,7 +179,8 @@ static void write_cr3(struct x86_cpu *c, u64 v)
         if ((c->cr0 & CR0_PG) && (c->cr4 & CR4_PAE)) check_pdptes(c, v);
     }
     c->cr3 = v;
-    tlb_flush_local(&c->v);
+    if (pcid) tlb_switch(&c->v, old & 0xfff, v & 0xfff, keep);
+    else tlb_flush_local(&c->v);
 }
 
 static u64 cr4_allowed(const struct x86_cpu *c)
@@ -184,6 +191,7 @@ static u64 cr4_allowed(const struct x86_cpu *c)
     if (c->id.f7_ebx & BIT(7)) m |= CR4_SMEP;
     if (c->id.f7_ebx & BIT(20)) m |= CR4_SMAP;
     if (c->id.f7_ecx & BIT(2)) m |= CR4_UMIP;
+    if (c->id.f1_ecx & BIT(17)) m |= CR4_PCIDE;
     return m;
 }
 
@@ -192,9 +200,10 @@ static void write_cr4(struct x86_cpu *c, u64 v)
     u64 old = c->cr4;
     if (v & ~cr4_allowed(c)) x86_raise(c, EXC_GP, 0);
     if (x86_long_mode(c) && !(v & CR4_PAE)) x86_raise(c, EXC_GP, 0);
+    if ((v & CR4_PCIDE) && !(old & CR4_PCIDE) && (!x86_long_mode(c) || (c->cr3 & 0xfff))) x86_raise(c, EXC_GP, 0);
     if ((c->cr0 & CR0_PG) && !x86_long_mode(c) && (v & CR4_PAE) && ((old ^ v) & CR4_PAE)) check_pdptes(c, c->cr3);
     c->cr4 = v;
-    if ((old ^ v) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP | CR4_SMAP)) tlb_flush(&c->v);
+    if ((old ^ v) & (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)) tlb_flush(&c->v);
     x86_update_mode(c);
 }
 

@@ -137,6 +137,8 @@ static inline u64 host_rdtsc(void)
     __asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
     return (u64)hi << 32 | lo;
 }
+// What the guest's TSC counts, before its offset.
+static inline u64 x86_tsc_base(const struct x86_cpu *c) { return c->virtual_ns ? c->virtual_ns() : host_rdtsc(); }
 // Copies and clears that stay off the vector registers, whatever the compiler and the libc think of memcpy.
 static inline void bytes_copy(void *d, const void *s, u64 n)
 {

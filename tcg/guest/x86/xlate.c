@@ -1,17 +1,18 @@
 // The x86 front end's driver: guest bytes -> decoded instructions -> IR of one block.
 //
-// A block starts at c->pc and ends at an unconditional transfer of control, after an instruction that may change what translation depends on
-// (LEAVE class), when it is full, or at the end of its guest page. A conditional jump leaves by a side exit and the block goes on behind
+// A block starts at c->pc and ends at an unconditional transfer of control, after an instruction that may change what translation depends
+// on (LEAVE class), when it is full, or at the end of its guest page. A conditional jump leaves by a side exit and the block goes on behind
 // it (superblock), a few times: the straight path is the likely one, and it keeps its registers and flags.
 //
 // Pages. A block covers one guest page, so that written code is found by page and a block never runs on from a page that was remapped. The
 // only exception is an instruction that itself crosses into the next page: it is a block of its own, and covers both.
 //
-// Faults at fetch are the guest's only for the block's first instruction: a later one may never be reached, so the block ends before it. The same
-// holds for nothing else: an invalid opcode further down becomes code that raises #UD when it is reached.
+// Faults at fetch are the guest's only for the block's first instruction: a later one may never be reached, so the block ends before it.
+// The same holds for nothing else: an invalid opcode further down becomes code that raises #UD when it is reached.
 //
-// Not checked: segment limits and the access rights of segments on data accesses and on EIP (SDM 3A 5.3, 5.5). Flat segments need no such check,
-// real mode never leaves 64 KiB except by 32-bit addresses ("unreal" code wants that to work); the helpers check where they load descriptors.
+// Not checked: segment limits and the access rights of segments on data accesses and on EIP (SDM 3A 5.3, 5.5). Flat segments need no such
+// check, real mode never leaves 64 KiB except by 32-bit addresses ("unreal" code wants that to work); the helpers check where they load
+// descriptors.
 #include "tcg/guest/x86/xlate.h"
 
 #include "kernel/base/bits.h"
@@ -45,7 +46,8 @@ static struct gva code_address(const struct xlate *x, u64 pc)
     return gva(x->bits == 64 ? pc : (u32)(x->b->cs_base + pc));
 }
 
-// Fetches and decodes the instruction at x->pc. False: the block ends before it. What cannot be decoded covers all bytes that were looked at.
+// Fetches and decodes the instruction at x->pc. False: the block ends before it. What cannot be decoded covers all bytes that were looked
+// at.
 static bool next_insn(struct xlate *x, struct x86_insn *i, enum decode_result *res)
 {
     struct ir_block *b = x->b;
@@ -150,7 +152,7 @@ void x86_translate(struct vcpu *c, struct ir_block *b, unsigned max_insns)
     block_init(c, b, &x);
     if (max_insns == 0 || (x.mode & (TBM_TF | TBM_INHIBIT))) max_insns = 1;
     x.max_insns = max_insns;
-    while (!x.ended && (b->n_insns < max_insns || (x.sti_call && max_insns > 1)) && b->n < IR_MAX_OPS - OPS_PER_INSN) {
+    while (!x.ended && (b->n_insns < max_insns || (x.sti_call && max_insns > 1 && !c->few_insns)) && b->n < IR_MAX_OPS - OPS_PER_INSN) {
         struct x86_insn i = {0};
         enum decode_result res;
         u64 page = code_address(&x, x.pc).v & PAGE_MASK;

@@ -1,9 +1,9 @@
-// Translation of decoded x86 instructions to IR: what the files xlate*.c share. One `xlate_<name>` function per kind of instruction, named by
-// the lines of insn.def; each appends the ops of one instruction and returns false if it turns out to be invalid (the driver raises #UD then, so it
-// must not have appended anything).
+// Translation of decoded x86 instructions to IR: what the files xlate*.c share. One `xlate_<name>` function per kind of instruction, named
+// by the lines of insn.def; each appends the ops of one instruction and returns false if it turns out to be invalid (the driver raises #UD
+// then, so it must not have appended anything).
 //
-// The precision rule (tcg/ir/ir.h): no global and no flag changes before the last op of the instruction that can fault, except by that op itself.
-// Runs on the vCPU's own core, BQL not held.
+// The precision rule (tcg/ir/ir.h): no global and no flag changes before the last op of the instruction that can fault, except by that op
+// itself. Runs on the vCPU's own core, BQL not held.
 #pragma once
 
 #include "kernel/base/log.h"
@@ -51,8 +51,8 @@ u8 xlate_ea(struct xlate *x, const struct x86_insn *i);
 u8 xlate_get(struct xlate *x, const struct x86_insn *i, unsigned n);
 // Bytes of operand number n as it is here (memory or register).
 unsigned xlate_opnd_size(const struct x86_insn *i, unsigned n);
-// Puts operand number n of the instruction (E, G, I, REG, ...) into place `slot` (0 d, 1 a, 2 b) of op: register, with .hi; IR_IMM with .imm; or
-// IR_MEM, in which case the caller has called xlate_set_mem.
+// Puts operand number n of the instruction (E, G, I, REG, ...) into place `slot` (0 d, 1 a, 2 b) of op: register, with .hi; IR_IMM with
+// .imm; or IR_MEM, in which case the caller has called xlate_set_mem.
 void xlate_put(struct xlate *x, const struct x86_insn *i, unsigned n, struct ir_op *op, unsigned slot);
 
 // Moves the stack: push of a register (global or temporary) or a constant, size 2, 4 or 8. The store may fault; rSP changes after it.
@@ -69,7 +69,8 @@ void xlate_store(struct xlate *x, unsigned size, struct ir_mem m, u8 a);
 // d = base + disp with address arithmetic of asz bytes, into a register written with size asz; flags untouched.
 void xlate_add_disp(struct xlate *x, u8 d, u8 base, s32 disp, unsigned asz);
 
-// A call of fn(vcpu, a, b, d) whose arguments are immediates, or registers (a, b) if a_reg/b_reg is not IR_IMM. dest: IR_NONE or a register.
+// A call of fn(vcpu, a, b, d) whose arguments are immediates, or registers (a, b) if a_reg/b_reg is not IR_IMM. dest: IR_NONE or a
+// register.
 struct ir_op *xlate_helper(struct xlate *x, ir_helper fn, u8 dest, u8 a_reg, s64 a, u8 b_reg, s64 b, s64 d);
 // The info word of helpers.h for this instruction.
 u64 xlate_info(const struct x86_insn *i, unsigned opsize, unsigned extra);
@@ -78,7 +79,8 @@ u64 xlate_set_pc(struct vcpu *c, u64 a, u64 b, u64 d);
 // Raises exception vec at this instruction (error < 0: none) and ends the block.
 void xlate_raise(struct xlate *x, unsigned vec, s64 error);
 // Ends of the block.
-// If the branch to target closes a short loop over the whole block, translation goes on there: true, and the caller emits what leaves the loop.
+// If the branch to target closes a short loop over the whole block, translation goes on there: true, and the caller emits what leaves the
+// loop.
 bool xlate_unroll(struct xlate *x, u64 target);
 void xlate_end_goto(struct xlate *x, u64 pc);            // direct, chainable
 void xlate_end_gotor(struct xlate *x, u8 reg);           // indirect

@@ -1,9 +1,9 @@
 // Control flow. Targets of direct branches are known and chained; indirect ones go through the jump cache. The target is cut to the operand
 // size (SDM 2A JMP): 16-bit branches clear the upper half of EIP. A conditional jump is a side exit, the block goes on behind it.
 //
-// A near branch to what is not canonical faults itself and has done nothing (SDM 2, JMP, CALL, RET; AMD's family 19h does the same). A direct
-// target is looked at here. An indirect one is noticed when nothing is found at it (x86_branched), and what CALL or RET did to RSP is undone
-// then, so that no branch pays for it; what CALL wrote below RSP stays.
+// A near branch to what is not canonical faults itself and has done nothing (SDM 2, JMP, CALL, RET; AMD's family 19h does the same). A
+// direct target is looked at here. An indirect one is noticed when nothing is found at it (x86_branched), and what CALL or RET did to RSP
+// is undone then, so that no branch pays for it; what CALL wrote below RSP stays.
 //
 // Far transfers and interrupts are C helpers: they read descriptors, switch stacks and modes.
 #include "kernel/base/bits.h"
@@ -15,8 +15,8 @@
 static u64 rel_target(const struct xlate *x, const struct x86_insn *i) { return xlate_wrap(x->next_pc + (u64)i->imm, i->opsize); }
 
 // ---- conditional branches ------------------------------------------------------------------------------------------
-// Blocks in the shadow of STI / MOV SS must come back to the loop, and side exits do not. There, and where the target may be a fault, a helper
-// decides and sets c->pc.
+// Blocks in the shadow of STI / MOV SS must come back to the loop, and side exits do not. There, and where the target may be a fault, a
+// helper decides and sets c->pc.
 enum { COND_CXZ = 16, COND_LOOP, COND_LOOPE, COND_LOOPNE };
 
 static bool cc_true(u64 ef, unsigned cc)

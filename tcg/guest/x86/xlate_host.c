@@ -2,8 +2,8 @@
 // operand replaced. Where the operands sit in the encoding follows from their letters (SDM 2 A.2.1): E M W Q in ModRM.rm, G V P in
 // ModRM.reg, H B in VEX.vvvv, U N R in a register-only rm, L in an immediate; what ModRM.reg holds besides is opcode extension.
 //
-// Implicit operands need nothing: RAX RCX RDX RBX RSI RDI RBP R8..R11 and all vector and x87 registers are in their namesakes while translated
-// code runs, and no instruction that comes here uses RSP or R12..R15 implicitly.
+// Implicit operands need nothing: RAX RCX RDX RBX RSI RDI RBP R8..R11 and all vector and x87 registers are in their namesakes while
+// translated code runs, and no instruction that comes here uses RSP or R12..R15 implicitly.
 //
 // Two kinds do not fit into one op:
 // - AH CH DH BH beside a memory operand or a wider register: the host's encoding may need a REX prefix there, which unnames them. They go
@@ -69,8 +69,8 @@ static u8 host_pp(const struct x86_insn *i)
     return i->pp;
 }
 
-// W: outside 64-bit mode VEX.W does not widen general registers, implicit ones included (VPCMPESTRI and VPCMPESTRM: lengths in EAX, EDX), but is
-// part of the opcode elsewhere (VPERMQ, FMA).
+// W: outside 64-bit mode VEX.W does not widen general registers, implicit ones included (VPCMPESTRI and VPCMPESTRM: lengths in EAX, EDX),
+// but is part of the opcode elsewhere (VPERMQ, FMA).
 static u8 host_w(const struct x86_insn *i, u8 gsize)
 {
     bool estr = i->map == 3 && (i->opcode == 0x60 || i->opcode == 0x61);

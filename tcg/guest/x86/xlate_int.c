@@ -1,5 +1,5 @@
-// Integer instructions: moves, arithmetic, shifts, bits. Nearly all are one IR op, because the IR has x86's operand forms: the op reads memory,
-// computes, writes memory and sets flags at once, which is also what makes it precise.
+// Integer instructions: moves, arithmetic, shifts, bits. Nearly all are one IR op, because the IR has x86's operand forms: the op reads
+// memory, computes, writes memory and sets flags at once, which is also what makes it precise.
 #include "kernel/base/bits.h"
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/xlate.h"
@@ -179,7 +179,8 @@ bool xlate_setcc(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// Hints and cache control without effect on what the guest can see - but CLFLUSH and CLWB (0F AE) fault as a byte load does (SDM 2, CLFLUSH).
+// Hints and cache control without effect on what the guest can see - but CLFLUSH and CLWB (0F AE) fault as a byte load does (SDM 2,
+// CLFLUSH).
 bool xlate_nop(struct xlate *x, const struct x86_insn *i)
 {
     if (i->is_mem && i->map == 1 && i->opcode == 0xae) xlate_load(x, 1, xlate_temp(x), xlate_mem(x, i));
@@ -231,8 +232,8 @@ bool xlate_bcd(struct xlate *x, const struct x86_insn *i)
 }
 
 // ---- BT BTS BTR BTC with a bit string in memory -----------------------------------------------------------------
-// The register is a signed bit offset that reaches beyond the operand: the word accessed lies (offset >> log2(bits)) words from the address.
-// Flags must not change before the access, hence the BMI2 forms, which leave them alone; ZF must survive altogether.
+// The register is a signed bit offset that reaches beyond the operand: the word accessed lies (offset >> log2(bits)) words from the
+// address. Flags must not change before the access, hence the BMI2 forms, which leave them alone; ZF must survive altogether.
 
 // d = the result of VEX pp 0F38 opcode with ModRM.rm = rm and vvvv = v.
 static void bmi2(struct xlate *x, u8 pp, u8 opcode, unsigned size, u8 d, u8 rm, u8 v)

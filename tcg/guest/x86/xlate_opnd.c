@@ -50,8 +50,8 @@ void xlate_add_disp(struct xlate *x, u8 d, u8 base, s32 disp, unsigned asz)
     op->has_mem = 1;
 }
 
-// Segment part of a memory operand. In 64-bit mode only FS and GS have a base (SDM 3A 3.2.4); elsewhere all have unless they are known to be flat,
-// and the sum wraps at 4 GiB. FS and GS are never assumed flat.
+// Segment part of a memory operand. In 64-bit mode only FS and GS have a base (SDM 3A 3.2.4); elsewhere all have unless they are known to
+// be flat, and the sum wraps at 4 GiB. FS and GS are never assumed flat.
 static void set_segment(const struct xlate *x, struct ir_mem *m, unsigned seg)
 {
     bool based = seg == SEG_FS || seg == SEG_GS || (x->bits != 64 && !(x->mode & TBM_FLATSEG));

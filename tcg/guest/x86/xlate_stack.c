@@ -1,5 +1,5 @@
-// Stack instructions. The access goes to [rSP - size] or [rSP] and may fault; only then is rSP moved, by LEA, which leaves the flags alone. The
-// width of rSP is the stack segment's (64-bit code: 8), independent of the operand size; a 16-bit LEA keeps the upper bits.
+// Stack instructions. The access goes to [rSP - size] or [rSP] and may fault; only then is rSP moved, by LEA, which leaves the flags alone.
+// The width of rSP is the stack segment's (64-bit code: 8), independent of the operand size; a 16-bit LEA keeps the upper bits.
 #include "kernel/base/bits.h"
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/xlate.h"

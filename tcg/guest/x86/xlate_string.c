@@ -1,5 +1,5 @@
-// String instructions and port I/O. With a repeat prefix a helper works in page-sized pieces; a single step is inline, because compilers and kernels
-// use LODS and STOS alone, too. Direction is part of the mode word, so a step is a constant.
+// String instructions and port I/O. With a repeat prefix a helper works in page-sized pieces; a single step is inline, because compilers
+// and kernels use LODS and STOS alone, too. Direction is part of the mode word, so a step is a constant.
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/xlate.h"
 
@@ -51,7 +51,8 @@ bool xlate_string(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// ---- ports: permissions (CPL, IOPL, the TSS's bitmap) are the helper's. A device may have raised an interrupt or reset the machine: leave ----
+// ---- ports: permissions (CPL, IOPL, the TSS's bitmap) are the helper's. A device may have raised an interrupt or reset the machine: leave
+// ----
 static unsigned port_size(const struct x86_insn *i) { return i->opcode & 1 ? (i->opsize == 2 ? 2 : 4) : 1; }
 
 static bool port_string(struct xlate *x, const struct x86_insn *i, ir_helper fn)

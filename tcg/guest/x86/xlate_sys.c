@@ -63,6 +63,18 @@ bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(
 bool xlate_rdmsr(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdmsr); }
 bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wrmsr); }
 
+// RDRAND, RDSEED: the host's, unless the guest's numbers are to follow from a seed.
+bool xlate_random(struct xlate *x, const struct x86_insn *i)
+{
+    if (!x86(x->c)->seeded) return xlate_host(x, i);
+    if (i->is_mem) return false;
+    u8 t = xlate_temp(x);
+    struct ir_op *op = plain(x, x86_helper_random, t);
+    op->fuse = op->fdef = FL_ALL;
+    xlate_copy(x, i->opsize, i->rm, t);
+    return true;
+}
+
 bool xlate_rdpid(struct xlate *x, const struct x86_insn *i)
 {
     u8 t = xlate_temp(x);
@@ -214,8 +226,8 @@ bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// INVPCID (SDM 2A): a effective address of the descriptor, b type. The softmmu TLB has no PCIDs, so every type is at most a flush; an individual
-// address is one page when it names the current PCID, and none of our business otherwise.
+// INVPCID (SDM 2A): a effective address of the descriptor, b type. Of a PCID that is put aside everything is forgotten, also for an
+// individual address.
 static u64 invpcid(struct vcpu *v, u64 a, u64 b, u64 d)
 {
     struct x86_cpu *c = x86(v);
@@ -224,8 +236,12 @@ static u64 invpcid(struct vcpu *v, u64 a, u64 b, u64 d)
     bool bad = b > 3 || (b < 2 && desc[0] >> 12) || (b == 0 && !x86_canonical(desc[1])) ||
                (b < 2 && desc[0] != 0 && !(c->cr4 & CR4_PCIDE));
     if (bad) x86_raise(c, EXC_GP, 0);
-    if (b != 0) tlb_flush(v);
-    else if (!(c->cr4 & CR4_PCIDE) || desc[0] == (c->cr3 & 0xfff)) tlb_flush_page(v, gva(desc[1]));
+    bool current = !(c->cr4 & CR4_PCIDE) || desc[0] == (c->cr3 & 0xfff);
+    if (b == 2) tlb_flush(v);
+    else if (b == 3) tlb_forget_all(v);
+    else if (!current) tlb_forget(v, (u32)desc[0]);
+    if (b == 0 && current) tlb_flush_page(v, gva(desc[1]));
+    if (b == 3 || (b == 1 && current)) tlb_flush_local(v);
     return 0;
 }
 

@@ -1,5 +1,5 @@
-// Vector and x87 instructions that the host's own cannot stand for: state images, whose layout or contents are the guest's (the XCR0 of the guest,
-// its x87 pointers), and accesses of many elements, each of which may fault on its own.
+// Vector and x87 instructions that the host's own cannot stand for: state images, whose layout or contents are the guest's (the XCR0 of the
+// guest, its x87 pointers), and accesses of many elements, each of which may fault on its own.
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/xlate.h"
 
@@ -42,8 +42,8 @@ bool xlate_xsetbv(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// VZEROUPPER, VZEROALL. Outside 64-bit mode only the first eight registers change: each is moved to itself, or XORed with itself, by the VEX form,
-// which clears what lies above.
+// VZEROUPPER, VZEROALL. Outside 64-bit mode only the first eight registers change: each is moved to itself, or XORed with itself, by the
+// VEX form, which clears what lies above.
 bool xlate_vzero(struct xlate *x, const struct x86_insn *i)
 {
     if (x->bits == 64) return xlate_host(x, i);

@@ -1,0 +1,147 @@
+// vCPUs on cores. See machine_cores.h.
+//
+// One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the
+// vCPU halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs on a
+// shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits
+// for it.
+//
+// Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so
+// does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new generation, and a kick. Waiting is
+// plat_idle under the BQL, so no kick is lost.
+#include "kernel/machine_cores.h"
+
+#include "devices/clock.h"
+#include "kernel/base/log.h"
+#include "kernel/plat.h"
+
+enum { EVENTS = VCPU_EV_RESET | VCPU_EV_SHUTDOWN | VCPU_EV_STOP };
+#define SLICE_NS 4000000ull
+
+struct core_list { struct vcpu *cpu[VCPUS_MAX]; unsigned n, next; };
+
+static struct {
+    struct core_list core[VCPUS_MAX];
+    unsigned n;
+    bool shared;                  // some core has more than one
+    struct timer slice;
+    // ---- atomics ----
+    u32 hold, holding, generation, events;
+} cores;
+
+// ---- one core ---------------------------------------------------------------------------------------------------------------
+
+static bool held(void) { return __atomic_load_n(&cores.hold, __ATOMIC_SEQ_CST); }
+
+// Who is halted had nothing to do when it came out; what came since was announced by a kick.
+static bool wants_to_run(struct vcpu *v) { return !v->halted || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST); }
+
+static struct vcpu *next_vcpu(struct core_list *k)
+{
+    for (unsigned n = 0; n < k->n; n++) {
+        struct vcpu *v = k->cpu[(k->next + n) % k->n];
+        if (!wants_to_run(v)) continue;
+        k->next = (k->next + n + 1) % k->n;
+        return v;
+    }
+    return NULL;
+}
+
+static void core_idle(struct core_list *k)
+{
+    bool wanted = held();
+    bql_lock();
+    for (unsigned n = 0; n < k->n; n++) wanted |= wants_to_run(k->cpu[n]);
+    if (!wanted && !held()) vcpu_core_idle(k->cpu[0]);
+    bql_unlock();
+}
+
+static void hold_all(u32 events)
+{
+    __atomic_or_fetch(&cores.events, events, __ATOMIC_SEQ_CST);
+    if (__atomic_exchange_n(&cores.hold, 1, __ATOMIC_SEQ_CST)) return;
+    for (unsigned k = 0; k < cores.n; k++)
+        for (unsigned n = 0; n < cores.core[k].n; n++)
+            if (k != plat_core_id()) vcpu_request_stop(cores.core[k].cpu[n]);
+}
+
+static void core_run(struct core_list *k)
+{
+    while (!held()) {
+        struct vcpu *v = next_vcpu(k);
+        u32 ev = v ? vcpu_run(v) : 0;
+        if (!v) core_idle(k);
+        if (ev & EVENTS) hold_all(ev & EVENTS);
+    }
+}
+
+// ---- all of them --------------------------------------------------------------------------------------------------------------
+
+static void other_core(void *arg)
+{
+    struct core_list *k = arg;
+    for (u32 generation = 0;; generation++) {
+        __atomic_add_fetch(&cores.holding, 1, __ATOMIC_SEQ_CST);
+        plat_core_kick(0);
+        bql_lock();
+        while (__atomic_load_n(&cores.generation, __ATOMIC_SEQ_CST) == generation) plat_idle();
+        bql_unlock();
+        core_run(k);
+    }
+}
+
+static void wait_for_others(void)
+{
+    bql_lock();
+    while (__atomic_load_n(&cores.holding, __ATOMIC_SEQ_CST) != cores.n - 1) plat_idle();
+    bql_unlock();
+}
+
+static void slice_over(void *opaque UNUSED)
+{
+    for (unsigned k = 0; k < cores.n; k++) {
+        struct vcpu *v = cores.core[k].n > 1 ? vcpu_on_core(k) : NULL;
+        if (v) vcpu_request_yield(v);
+    }
+    timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
+}
+
+unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
+{
+    cores.hold = 1;
+    cores.n = 1;
+    while (!one_core && cores.n < n && plat_core_start(cores.n, other_core, &cores.core[cores.n])) cores.n++;
+    for (unsigned i = 0; i < n; i++) {
+        struct core_list *k = &cores.core[i % cores.n];
+        k->cpu[k->n++] = cpus[i];
+    }
+    for (unsigned i = 0; i < n; i++) {
+        cpus[i]->core = i % cores.n;
+        cpus[i]->shares_core = cores.core[i % cores.n].n > 1;
+        cores.shared |= cpus[i]->shares_core;
+    }
+    timer_init(&cores.slice, CLOCK_VIRTUAL_, slice_over, NULL);
+    wait_for_others();
+    return cores.n;
+}
+
+void cores_release(void)
+{
+    __atomic_store_n(&cores.events, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&cores.holding, 0, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&cores.hold, 0, __ATOMIC_SEQ_CST);
+    __atomic_add_fetch(&cores.generation, 1, __ATOMIC_SEQ_CST);
+    for (unsigned k = 1; k < cores.n; k++) plat_core_kick(k);
+    bql_lock();
+    if (cores.shared) timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
+    bql_unlock();
+}
+
+u32 cores_run(void)
+{
+    core_run(&cores.core[0]);
+    wait_for_others();
+    bql_lock();
+    timer_del(&cores.slice);
+    bql_unlock();
+    return __atomic_load_n(&cores.events, __ATOMIC_SEQ_CST);
+}

@@ -1,0 +1,11 @@
+// Tests of the bare machine, chosen by `selftest = ...' in a boot entry, in place of a guest.
+#pragma once
+
+#include "kernel/boot_info.h"
+
+// Core 0, after the bring-up. Ends by switching the machine off, or, if the test failed or is one of failing, with a message on a halted
+// machine.
+NORETURN void selftest_run(enum boot_selftest test);
+
+// selftest_cores.c: the platform contract on all cores at once.
+NORETURN void selftest_cores(void);

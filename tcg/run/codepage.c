@@ -1,0 +1,211 @@
+// Guest-physical pages that hold translated code, and how stores to them are noticed, with several vCPUs storing and translating at once.
+//
+// A page is NONE, NEW or YES (struct code_page). In NONE it may be in write TLBs and is written behind our back. In YES it is in none, and
+// every store to it comes to tb_invalidate_phys. Translating from a page claims it first:
+//
+//   NONE -> NEW    the page leaves every vCPU's write TLB. A vCPU that fills its TLB at this moment looks at the state once more after it
+//                  wrote the entry, so one of the two takes the entry out.
+//   NEW -> YES     once every other vCPU has passed its loop: whoever had already found the page writable has done its store by then.
+//
+// Only then are the page's bytes read. A store to a YES page goes through translated code's slow path: it names the page in store_page,
+// then drops what it overlaps and raises the page's version, and then happens. So between the version's change and the bytes' change a
+// translator can read the old bytes. Either it read the version before, and its claim fails when the TB is registered; or after, and it has
+// seen store_page: it waits until that vCPU has passed. C code and devices write first and raise the version afterwards; they need no such
+// mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone at the
+// third time.
+//
+// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast.
+#include <string.h>
+
+#include "kernel/base/bits.h"
+#include "kernel/base/log.h"
+#include "tcg/run/tcg.h"
+
+static struct code_page *page_of(struct tcg *t, u64 page)
+{
+    u64 chunk = page >> PAGE_CHUNK_BITS;
+    struct code_page *p = chunk < t->n_page_chunks ? __atomic_load_n(&t->pages[chunk], __ATOMIC_ACQUIRE) : NULL;
+    return p ? &p[page & ((1u << PAGE_CHUNK_BITS) - 1)] : NULL;
+}
+
+static struct code_page *page_make(struct tcg *t, u64 page)
+{
+    struct code_page *p = page_of(t, page);
+    u64 chunk = page >> PAGE_CHUNK_BITS;
+    if (p || chunk >= t->n_page_chunks) return p;
+    struct code_page *fresh = plat_pages_alloc(sizeof *fresh << PAGE_CHUNK_BITS);
+    ASSERT(fresh, "no memory for the table of code pages%s", "");
+    struct code_page *none = NULL;
+    if (!__atomic_compare_exchange_n(&t->pages[chunk], &none, fresh, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        plat_pages_free(fresh, sizeof *fresh << PAGE_CHUNK_BITS);
+    bool irqs = tb_lock(t);
+    t->top_chunk = max_u64(t->top_chunk, chunk);
+    tb_unlock(t, irqs);
+    return page_of(t, page);
+}
+
+bool tb_page_has_code(struct tcg *t, struct gpa a)
+{
+    const struct code_page *p = page_of(t, a.v >> PAGE_SHIFT);
+    return p && __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) != CODE_PAGE_NONE;
+}
+
+// Host addresses identify RAM pages. The owner may be writing the entry at this moment: an emptied tag is right with either half of it.
+static void leave_write_tlbs(struct tcg *t, u64 page)
+{
+    for (unsigned v = 0; v < t->n_vcpus; v++) {
+        struct vcpu *c = t->vcpus[v];
+        u64 host = (u64)phys_host(c->phys, gpa(page << PAGE_SHIFT));
+        if (!host) continue;
+        for (unsigned m = 0; m < MMU_MODES; m++)
+            for (unsigned i = 0; i < TLB_SIZE; i++)
+                if (__atomic_load_n(&c->tlb[m][1][i].host, __ATOMIC_RELAXED) == host)
+                    __atomic_store_n(&c->tlb[m][1][i].tag, tlb_empty_tag(i), __ATOMIC_RELAXED);
+    }
+}
+
+static bool store_on_its_way(const struct vcpu *c, u64 page)
+{
+    const struct tcg *t = c->tcg;
+    for (unsigned v = 0; v < t->n_vcpus; v++) {
+        const struct vcpu *o = t->vcpus[v];
+        if (o == c || __atomic_load_n(&o->parked, __ATOMIC_SEQ_CST)) continue;
+        if (__atomic_load_n(&o->store_page[0], __ATOMIC_SEQ_CST) == page || __atomic_load_n(&o->store_page[1], __ATOMIC_SEQ_CST) == page) return true;
+    }
+    return false;
+}
+
+// NONE -> NEW -> YES, for whoever comes first; others wait for it. Emptying the cache takes a page back to NONE under our feet: again then.
+static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
+{
+    struct tcg *t = c->tcg;
+    for (unsigned n = 1;; n++) {
+        u32 state = __atomic_load_n(&p->state, __ATOMIC_SEQ_CST);
+        if (state == CODE_PAGE_YES) return;
+        if (state == CODE_PAGE_NEW) {
+            vcpu_park(c);
+            plat_relax(n);
+            vcpu_unpark(c);
+            continue;
+        }
+        bool irqs = tb_lock(t), mine = p->state == CODE_PAGE_NONE;
+        if (mine) {
+            __atomic_store_n(&p->state, CODE_PAGE_NEW, __ATOMIC_SEQ_CST);
+            __atomic_add_fetch(&t->n_claims, 1, __ATOMIC_SEQ_CST);   // before the TLBs are looked through (addrspace.c)
+            leave_write_tlbs(t, page);
+        }
+        tb_unlock(t, irqs);
+        if (!mine) continue;
+        vcpus_wait_passed(c);
+        state = CODE_PAGE_NEW;
+        __atomic_compare_exchange_n(&p->state, &state, CODE_PAGE_YES, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+}
+
+void tb_page_claim(struct vcpu *c, u64 page)
+{
+    struct translator *tr = c->tr;
+    for (unsigned n = 0; n < tr->n_claims; n++)
+        if (tr->claim[n].page == page) return;
+    struct code_page *p = page_make(c->tcg, page);
+    if (!p) return;
+    ASSERT(tr->n_claims < ARRAY_SIZE(tr->claim), "a block of more than %u pages", tr->n_claims);
+    u32 version;
+    for (;;) {
+        make_code_page(c, p, page);
+        version = __atomic_load_n(&p->version, __ATOMIC_SEQ_CST);
+        if (!store_on_its_way(c, page)) break;
+        vcpus_wait_passed(c);
+    }
+    tr->claim[tr->n_claims].page = page;
+    tr->claim[tr->n_claims++].version = version;
+}
+
+bool tb_claims_hold(struct vcpu *c)
+{
+    const struct translator *tr = c->tr;
+    for (unsigned n = 0; n < tr->n_claims; n++) {
+        const struct code_page *p = page_of(c->tcg, tr->claim[n].page);
+        if (p->state != CODE_PAGE_YES || p->version != tr->claim[n].version) return false;
+    }
+    return true;
+}
+
+// ---- the lists of TBs by page ----------------------------------------------------------------------------------------------
+
+void tb_page_add(struct tcg *t, struct tb *tb)
+{
+    for (unsigned n = 0; n < 2; n++) {
+        struct code_page *p = tb->page[n] != ~0ull ? page_of(t, tb->page[n]) : NULL;
+        if (!p) continue;
+        tb->page_next[n] = p->head;
+        p->head = tb;
+    }
+}
+
+void tb_page_remove(struct tcg *t, struct tb *tb)
+{
+    for (unsigned n = 0; n < 2; n++) {
+        struct code_page *p = tb->page[n] != ~0ull ? page_of(t, tb->page[n]) : NULL;
+        for (struct tb **at = p ? &p->head : NULL; at && *at;) {
+            unsigned k = (*at)->page[0] == tb->page[n] ? 0 : 1;
+            if (*at == tb) {
+                *at = tb->page_next[n];
+                break;
+            }
+            at = &(*at)->page_next[k];
+        }
+    }
+}
+
+void tb_pages_reset(struct tcg *t)
+{
+    for (u64 i = 0; i <= t->top_chunk; i++)
+        for (unsigned k = 0; t->pages[i] && k < 1u << PAGE_CHUNK_BITS; k++) {
+            struct code_page *p = &t->pages[i][k];
+            if (p->state == CODE_PAGE_NONE) continue;
+            p->head = NULL;
+            p->version++;
+            __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
+        }
+}
+
+// ---- stores ------------------------------------------------------------------------------------------------------------------
+
+// Does tb have a byte in [a, a+len)?
+static bool overlaps(const struct tb *tb, u64 a, u64 len)
+{
+    u64 first = min_u64(tb->len, PAGE_SIZE - (tb->gpa.v & ~PAGE_MASK));
+    if (tb->gpa.v < a + len && a < tb->gpa.v + first) return true;
+    if (tb->page[1] == ~0ull) return false;
+    u64 b = tb->page[1] << PAGE_SHIFT;
+    return b < a + len && a < b + (tb->len - first);
+}
+
+static bool page_written(struct tcg *t, struct code_page *p, u64 page, u64 a, u64 len, const struct tb *current)
+{
+    bool hit = false, irqs = tb_lock(t);
+    if (p->state == CODE_PAGE_YES) {
+        for (struct tb *tb = p->head, *next; tb; tb = next) {
+            next = tb->page_next[tb->page[0] == page ? 0 : 1];
+            if (!overlaps(tb, a, len)) continue;
+            hit |= tb == current;
+            tb_drop(t, tb);
+        }
+        __atomic_store_n(&p->version, p->version + 1, __ATOMIC_SEQ_CST);
+        if (!p->head) __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
+    }
+    tb_unlock(t, irqs);
+    return hit;
+}
+
+bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, const struct tb *current)
+{
+    bool hit = false;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);          // the bytes, or store_page, before the look at the state
+    for (u64 page = a.v >> PAGE_SHIFT; len && page <= (a.v + len - 1) >> PAGE_SHIFT; page++) {
+        struct code_page *p = page_of(t, page);
+        if (p && __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) != CODE_PAGE_NONE) hit |= page_written(t, p, page, a.v, len, current);
+    }
+    return hit;
+}

@@ -1,0 +1,126 @@
+// How vCPUs wait for each other: passing, parking, and running alone.
+//
+// A vCPU *passes* once a turn of its loop. At that moment it holds nothing that another may want to take away: no host address from a TLB
+// entry, no TB it is about to enter, no store on its way to a page. A vCPU that idles, waits here or does not run at all is *parked*: it
+// holds nothing either. This is RCU with the loop's turn as the quiescent state, and it costs a load and a store a turn.
+//
+// Epochs. Who takes something away does so visibly, draws the next epoch number and, where it must be sure that nobody uses the old thing
+// any more, waits until every vCPU has noted an epoch at least as late (vcpus_wait_passed kicks them, so it takes as long as leaving
+// translated code takes) or asks later whether they have (vcpus_passed, for what is not urgent). A vCPU notes the epoch by copying it to
+// c->seen: its earlier stores come before that one, its later loads after the load of the epoch, since x86 keeps both orders.
+//
+// Two vCPUs may wait for each other: who waits is parked, so both are released.
+//
+// Running alone (exclusive) is for what cannot be done beside others: emptying the code cache, a locked access over two pages. The owner
+// waits until all others are parked. A vCPU that unparks looks once more: either it sees the owner, or the owner sees it unparked.
+#include "kernel/plat.h"
+#include "tcg/irq.h"
+#include "tcg/run/tcg.h"
+
+enum { KICK_AGAIN = 1 << 14 };     // turns of a waiting loop after which those waited for are kicked once more
+
+static bool is_parked(const struct vcpu *v) { return __atomic_load_n(&v->parked, __ATOMIC_SEQ_CST); }
+static struct vcpu *owner(const struct tcg *t) { return __atomic_load_n(&t->exclusive, __ATOMIC_SEQ_CST); }
+
+void vcpu_park(struct vcpu *c) { __atomic_store_n(&c->parked, 1, __ATOMIC_SEQ_CST); }
+
+void vcpu_unpark(struct vcpu *c)
+{
+    struct tcg *t = c->tcg;
+    for (;;) {
+        __atomic_store_n(&c->parked, 0, __ATOMIC_SEQ_CST);
+        struct vcpu *o = owner(t);
+        if (!o || o == c) break;
+        vcpu_park(c);
+        for (unsigned n = 1; owner(t); n++) plat_relax(n);
+    }
+    __atomic_store_n(&c->seen, __atomic_load_n(&t->epoch, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+}
+
+void vcpu_pass(struct vcpu *c)
+{
+    struct tcg *t = c->tcg;
+    c->store_page[0] = c->store_page[1] = ~0ull;
+    __atomic_store_n(&c->seen, __atomic_load_n(&t->epoch, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
+    struct vcpu *o = owner(t);
+    if (!o || o == c) return;
+    vcpu_park(c);
+    vcpu_unpark(c);
+}
+
+u32 vcpus_epoch_next(struct tcg *t)
+{
+    u32 e = __atomic_add_fetch(&t->epoch, 1, __ATOMIC_SEQ_CST);
+    return e ? e : __atomic_add_fetch(&t->epoch, 1, __ATOMIC_SEQ_CST);
+}
+
+static bool has_passed(const struct vcpu *v, u32 epoch)
+{
+    return is_parked(v) || (s32)(__atomic_load_n(&v->seen, __ATOMIC_ACQUIRE) - epoch) >= 0;
+}
+
+bool vcpus_passed(const struct vcpu *c, u32 epoch)
+{
+    const struct tcg *t = c->tcg;
+    for (unsigned n = 0; n < t->n_vcpus; n++)
+        if (t->vcpus[n] != c && !has_passed(t->vcpus[n], epoch)) return false;
+    return true;
+}
+
+void vcpus_wait_passed(struct vcpu *c)
+{
+    struct tcg *t = c->tcg;
+    if (!tcg_shared(t)) return;
+    u32 epoch = vcpus_epoch_next(t);
+    vcpu_park(c);
+    for (unsigned n = 0; n < t->n_vcpus; n++) {
+        struct vcpu *v = t->vcpus[n];
+        if (v == c) continue;
+        for (unsigned turn = 0; !has_passed(v, epoch); turn++) {
+            if (turn % KICK_AGAIN == 0) vcpu_kick(v);
+            plat_relax(turn);
+        }
+    }
+    vcpu_unpark(c);
+}
+
+void exclusive_begin(struct vcpu *c)
+{
+    struct tcg *t = c->tcg;
+    if (!tcg_shared(t) || owner(t) == c) return;
+    vcpu_park(c);
+    struct vcpu *nobody = NULL;
+    for (unsigned n = 1; !__atomic_compare_exchange_n(&t->exclusive, &nobody, c, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); n++) {
+        nobody = NULL;
+        plat_relax(n);
+    }
+    for (unsigned n = 0; n < t->n_vcpus; n++) {
+        struct vcpu *v = t->vcpus[n];
+        if (v == c) continue;
+        for (unsigned turn = 0; !is_parked(v); turn++) {
+            if (turn % KICK_AGAIN == 0) vcpu_kick(v);
+            plat_relax(turn);
+        }
+    }
+    vcpu_unpark(c);
+    t->n_exclusive++;
+}
+
+void exclusive_end(struct vcpu *c)
+{
+    if (c->tcg->exclusive == c) __atomic_store_n(&c->tcg->exclusive, NULL, __ATOMIC_SEQ_CST);
+}
+
+bool tb_lock(struct tcg *t)
+{
+    bool irqs = plat_irq_save();
+    for (unsigned n = 1; __atomic_exchange_n(&t->lock, 1, __ATOMIC_ACQUIRE); n++)
+        while (__atomic_load_n(&t->lock, __ATOMIC_RELAXED)) plat_relax(n++);
+    return irqs;
+}
+
+void tb_unlock(struct tcg *t, bool irqs)
+{
+    __atomic_store_n(&t->lock, 0, __ATOMIC_RELEASE);
+    plat_irq_restore(irqs);
+}
