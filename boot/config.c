@@ -117,6 +117,8 @@ static bool key_path(char *dst, const char *v)
 static bool key_kernel(struct parse *p, const char *v) { p->e->kernel_line = p->line; return key_path(p->e->kernel, v); }
 static bool key_initrd(struct parse *p, const char *v) { p->e->initrd_line = p->line; return key_path(p->e->initrd, v); }
 
+static bool key_drive(struct parse *p, const char *v) { p->e->drive_line = p->line; return key_path(p->e->drive, v); }
+
 static bool key_append(struct parse *p, const char *v)
 {
     if (!*v) { p->e->append[0] = 0; return true; }
@@ -263,6 +265,8 @@ static const struct key keys[] = {
     {"serial", true, true, key_serial, "com1..com4 or a port such as 0x3f8, optionally `,baud' (a divisor of 115200); or `auto' or `none'"},
     {"kernel", false, true, key_kernel, "a path on this volume, such as \\guest\\vmlinuz (under 128 characters)"},
     {"initrd", false, true, key_initrd, "a path on this volume, such as \\guest\\initrd (under 128 characters)"},
+    {"drive", false, true, key_drive,
+     "a raw disk image on this volume, such as \\guest\\disk.img (under 128 characters), or virtio0..virtio3 for the PC's own virtio disks"},
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
     {"smp", false, true, key_smp, "a number of vCPUs from 1 to 64"},
@@ -369,6 +373,12 @@ static void config_finish(struct parse *p)
         fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: no boot entry; add a [section] with `kernel = \\path'", p->file);
 }
 
+int config_drive_host(const struct config_entry *e)
+{
+    const char *v = e->drive;
+    return !strncmp(v, "virtio", 6) && v[6] >= '0' && v[6] <= '3' && !v[7] ? v[6] - '0' : -1;
+}
+
 void config_apply(const struct config_entry *e, struct boot_info *info)
 {
     info->guest_ram = e->memory;
@@ -392,6 +402,7 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->rtc_sec = e->rtc_sec;
     info->debug_exit_base = e->debug_exit_base;
     info->debug_exit_size = e->debug_exit_size;
+    info->drive_host = (u8)(config_drive_host(e) + 1);
     info->serial_port = e->serial_port;
     info->serial_baud = e->serial_baud;
     memcpy(info->title, e->name, sizeof(info->title));

@@ -9,8 +9,8 @@ enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND =
 struct config_entry {
     char name[CONFIG_NAME];
     unsigned line;                              // of the section header
-    char kernel[CONFIG_PATH], initrd[CONFIG_PATH], append[CONFIG_APPEND];
-    unsigned kernel_line, initrd_line;
+    char kernel[CONFIG_PATH], initrd[CONFIG_PATH], drive[CONFIG_PATH], append[CONFIG_APPEND];
+    unsigned kernel_line, initrd_line, drive_line;
     u64 memory;                                 // bytes
     unsigned smp;
     bool exit_poll, no_chain, no_reboot, debugcon;
@@ -37,6 +37,9 @@ struct config {
 
 // Parses text of `len` bytes called `file` in messages.
 void config_parse(struct config *c, const char *file, const char *text, size_t len);
+
+// The number of the host's virtio disk that `drive = virtioN' names; -1: it names a file.
+int config_drive_host(const struct config_entry *e);
 
 // Copies what the kernel needs of an entry. Files are the caller's business.
 struct boot_info;

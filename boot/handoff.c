@@ -97,6 +97,7 @@ static void info_release(struct boot *b, struct boot_info *info)
 {
     boot_pages_free(b, info->kernel.phys, info->kernel.size);
     boot_pages_free(b, info->initrd.phys, info->initrd.size);
+    boot_pages_free(b, info->drive.phys, info->drive.size);
     boot_pages_free(b, info->kernel_phys, info->kernel_size);
     boot_pages_free(b, info->mem_map_phys, MAP_ROOM);
     boot_pages_free(b, info->self_phys, sizeof(*info));
@@ -123,7 +124,8 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
     info->self_phys = (u64)info;
     config_apply(e, info);
     bool ok = info_file(b, e->kernel, e->kernel_line, &info->kernel, err, errlen) &&
-              info_file(b, e->initrd, e->initrd_line, &info->initrd, err, errlen);
+              info_file(b, e->initrd, e->initrd_line, &info->initrd, err, errlen) &&
+              (config_drive_host(e) >= 0 || info_file(b, e->drive, e->drive_line, &info->drive, err, errlen));
     if (ok && !elf_extent(eh, &info->kernel_size)) {
         fmt_snprintf(err, errlen, "the kernel inside cupel.efi is damaged; copy the file anew");
         ok = false;

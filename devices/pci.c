@@ -58,9 +58,17 @@ static bool msix_masked(const struct pci_dev *d, unsigned v)
     return (d->msix.table[v][3] & 1) || (pci_cfg_get(d, d->msix.cap + 2, 2) & MSIX_MASK_ALL);
 }
 
-void pci_msix_notify(struct pci_dev *d, unsigned v)
+// Notifying is for I/O threads too, which have no BQL: a spinlock of its own guards table and pending bits. On a core it is taken with
+// interrupts off (the BQL), so a handler never meets it held by what it interrupted.
+static void msix_lock(struct pci_dev *d)
 {
-    DEVICE_LOCKED();
+    while (__atomic_exchange_n(&d->msix.lock, 1, __ATOMIC_ACQUIRE)) __builtin_ia32_pause();
+}
+
+static void msix_unlock(struct pci_dev *d) { __atomic_store_n(&d->msix.lock, 0, __ATOMIC_RELEASE); }
+
+static void msix_send(struct pci_dev *d, unsigned v)
+{
     if (v >= d->msix.count || !pci_msix_enabled(d) || !pci_dma_enabled(d)) return;
     if (msix_masked(d, v)) {
         d->msix.pending |= 1u << v;
@@ -71,11 +79,20 @@ void pci_msix_notify(struct pci_dev *d, unsigned v)
     lapic_msi((u64)e[1] << 32 | e[0], e[2]);
 }
 
+void pci_msix_notify(struct pci_dev *d, unsigned v)
+{
+    msix_lock(d);
+    msix_send(d, v);
+    msix_unlock(d);
+}
+
 // Sends what became pending under a mask that is open now.
 static void msix_flush(struct pci_dev *d)
 {
+    msix_lock(d);
     for (unsigned v = 0; v < d->msix.count; v++)
-        if ((d->msix.pending >> v & 1) && !msix_masked(d, v)) pci_msix_notify(d, v);
+        if ((d->msix.pending >> v & 1) && !msix_masked(d, v)) msix_send(d, v);
+    msix_unlock(d);
 }
 
 // Only aligned dwords and qwords are defined (6.8.2); smaller reads work, smaller writes are dropped.
@@ -99,7 +116,9 @@ void pci_msix_write(struct pci_dev *d, u64 addr, u64 val, unsigned size)
     }
     if (size != 4 || addr / 16 >= d->msix.count) return;
     unsigned field = addr / 4 % 4;
+    msix_lock(d);
     d->msix.table[addr / 16][field] = field == 3 ? val & 1 : field == 0 ? val & ~3ull : val;
+    msix_unlock(d);
     if (field == 3) msix_flush(d);
 }
 

@@ -42,6 +42,7 @@ struct pci_msix {
     u8 cap;
     u32 table[PCI_MSIX_MAX][4];  // address low, high, data, vector control (bit 0: masked)
     u32 pending;
+    u32 lock;                    // spinlock over table and pending: notifying needs no BQL
 };
 
 // A function. Embedded by the device; zeroed before pci_dev_init.
@@ -79,7 +80,7 @@ void pci_msix_init(struct pci_dev *d, unsigned count, unsigned bar, u32 table, u
 u64 pci_msix_read(struct pci_dev *d, u64 addr, unsigned size);
 void pci_msix_write(struct pci_dev *d, u64 addr, u64 val, unsigned size);
 bool pci_msix_enabled(const struct pci_dev *d);
-// Sends vector v, or marks it pending while masked. Interrupt context allowed.
+// Sends vector v, or marks it pending while masked. Any context, BQL or not.
 void pci_msix_notify(struct pci_dev *d, unsigned v);
 // The device's INTA level. Interrupt context allowed.
 void pci_intx_set(struct pci_dev *d, bool level);

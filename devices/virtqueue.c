@@ -36,7 +36,7 @@ static u64 avail_event_at(const struct virtq *q) { return q->used + 4 + 8ull * q
 
 bool virtq_enable(struct virtio_dev *d, struct virtq *q)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     if (!q->size || q->size > VIRTQ_MAX || (q->size & (q->size - 1))) return false;
     if ((q->desc & 15) || (q->avail & 1) || (q->used & 3)) return false;
     if (!is_ram(d, q->desc, DESC_SIZE * q->size) || !is_ram(d, q->avail, 6 + 2 * q->size) || !is_ram(d, q->used, 6 + 8 * q->size))
@@ -102,7 +102,7 @@ static void avail_event_set(struct virtio_dev *d, const struct virtq *q)
 
 bool virtq_pop(struct virtio_dev *d, unsigned n, struct virtq_elem *e)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     struct virtq *q = &d->q[n];
     if (!virtio_running(d) || !q->enabled) return false;
     if (!rings_ok(d, q)) { virtio_fail(d, "a ring is not in RAM"); return false; }
@@ -126,7 +126,7 @@ bool virtq_pop(struct virtio_dev *d, unsigned n, struct virtq_elem *e)
 
 void virtq_push(struct virtio_dev *d, unsigned n, const struct virtq_elem *e, u32 written)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     struct virtq *q = &d->q[n];
     if (!virtio_running(d) || !q->enabled) return;
     phys_st(phys_of(d), gpa(q->used + 4 + 8ull * (q->next_used & (q->size - 1))), e->head | (u64)written << 32, 8);
@@ -138,7 +138,7 @@ void virtq_push(struct virtio_dev *d, unsigned n, const struct virtq_elem *e, u3
 // 2.7.7.2 and 2.7.10: was the index that the driver waits for among those pushed since the last look?
 void virtq_signal(struct virtio_dev *d, unsigned n)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     struct virtq *q = &d->q[n];
     u16 old = q->signalled, now = q->next_used;
     if (!virtio_running(d) || !q->enabled || old == now) return;
@@ -173,12 +173,12 @@ static u32 chain_copy(struct virtio_dev *d, const struct virtq_elem *e, unsigned
 
 u32 virtq_read(struct virtio_dev *d, const struct virtq_elem *e, u64 off, void *buf, u32 len)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     return chain_copy(d, e, 0, e->nout, off, buf, len, false);
 }
 
 u32 virtq_write(struct virtio_dev *d, const struct virtq_elem *e, u64 off, const void *buf, u32 len)
 {
-    DEVICE_LOCKED();
+    VIRTIO_LOCKED(d);
     return chain_copy(d, e, e->nout, e->nin, off, (u8 *)buf, len, true);   // only read from: the direction is `in`
 }

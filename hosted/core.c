@@ -35,7 +35,7 @@
 #include "kernel/base/log.h"
 #include "kernel/machine.h"
 
-enum { SIG_TIMER = SIGALRM, SIG_KICK = SIGUSR1, SIG_INPUT = SIGUSR2 };
+enum { SIG_TIMER = SIGALRM, SIG_KICK = SIGUSR1, SIG_INPUT = SIGUSR2, SIG_HELPER = SIGIO };
 
 static struct core cores[CORES_MAX];
 static __thread struct core *self;
@@ -47,7 +47,7 @@ static bool multi;                           // a second core was started: ticke
 struct core *core_self(void) { return self; }
 const struct plat_events *core_events(void) { return &events; }
 bool plat_in_interrupt(void) { return self && self->in_irq; }
-unsigned plat_core_id(void) { return self ? self->id : 0; }
+unsigned plat_core_id(void) { return self ? self->id : PLAT_NO_CORE; }
 bool bql_held(void) { return self && self->held; }
 
 static void barrier(void) { __asm__ volatile("" ::: "memory"); }
@@ -92,12 +92,16 @@ static u64 irq_process(struct core *c, u64 rip)
     __atomic_store_n(&c->kick_sent, 0, __ATOMIC_SEQ_CST);
     u32 p = __atomic_exchange_n(&c->pending, 0, __ATOMIC_RELAXED);
     c->in_irq = true;
-    if (p & (IRQ_TIMER | IRQ_INPUT)) {
+    if (p & (IRQ_TIMER | IRQ_INPUT | IRQ_HELPER)) {
         bql_take(c);
         c->where = __FILE__;
         c->where_line = __LINE__;
         if (p & IRQ_TIMER) time_fired();
         if (p & IRQ_INPUT) input_deliver();
+        if (p & IRQ_HELPER) {
+            block_deliver();
+            if (events.attention) events.attention();
+        }
         bql_drop(c);
     }
     if (events.interrupted) rip = events.interrupted(rip);
@@ -148,7 +152,8 @@ static void on_interrupt(int sig, siginfo_t *si, void *ucv)
     ucontext_t *uc = ucv;
     struct core *c = self;
     if (!c) return;
-    __atomic_fetch_or(&c->pending, sig == SIG_TIMER ? IRQ_TIMER : sig == SIG_INPUT ? IRQ_INPUT : IRQ_KICK, __ATOMIC_RELAXED);
+    u32 bit = sig == SIG_TIMER ? IRQ_TIMER : sig == SIG_INPUT ? IRQ_INPUT : sig == SIG_HELPER ? IRQ_HELPER : IRQ_KICK;
+    __atomic_fetch_or(&c->pending, bit, __ATOMIC_RELAXED);
     if (c->off) return;
     if (c->held) panic("interrupts are on, but %s:%d holds the BQL", c->where, c->where_line);
     int saved = errno;
@@ -182,6 +187,7 @@ static void signals_init(void)
     sigaction(SIG_TIMER, &sa, NULL);
     sigaction(SIG_KICK, &sa, NULL);
     sigaction(SIG_INPUT, &sa, NULL);
+    sigaction(SIG_HELPER, &sa, NULL);
     sa.sa_sigaction = on_terminate;
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
@@ -238,7 +244,7 @@ void core_raise(unsigned irq_bit)
         __atomic_fetch_or(&c->pending, irq_bit, __ATOMIC_RELAXED);
         if (!c->off) irqs_on(c, (u64)__builtin_return_address(0));
     } else {
-        core_signal(&cores[0], irq_bit == IRQ_TIMER ? SIG_TIMER : irq_bit == IRQ_INPUT ? SIG_INPUT : SIG_KICK);
+        core_signal(&cores[0], irq_bit == IRQ_TIMER ? SIG_TIMER : irq_bit == IRQ_INPUT ? SIG_INPUT : irq_bit == IRQ_HELPER ? SIG_HELPER : SIG_KICK);
     }
 }
 

@@ -12,7 +12,7 @@
 enum { CORES_MAX = 64 };
 
 // Interrupt sources, as bits of core.pending.
-enum { IRQ_TIMER = 1, IRQ_INPUT = 2, IRQ_KICK = 4 };
+enum { IRQ_TIMER = 1, IRQ_INPUT = 2, IRQ_KICK = 4, IRQ_HELPER = 8 };
 
 // One core. Owner: its thread, signal handlers included. Only tid is read by others.
 struct core {
@@ -73,6 +73,10 @@ void input_start(int fd, bool keys);
 bool input_guest_put(u8 byte);
 // Offers waiting bytes to the guest. BQL held, interrupt context.
 void input_deliver(void);
+
+// ---- block.c ----
+// Ends the requests that the disks have finished. BQL held, interrupt context.
+void block_deliver(void);
 
 // ---- term.c ----
 // Puts the terminal on fd 0 (if it is one) into raw mode; term_restore undoes it. Restore: any context, idempotent.

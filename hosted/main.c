@@ -12,6 +12,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "hosted/block.h"
 #include "hosted/hosted.h"
 #include "hosted/options.h"
 #include "hosted/sys.h"
@@ -79,6 +80,7 @@ int main(int argc, char **argv)
     options_parse(&o, argc, argv);
     if (o.kernel) o.machine.kernel = file_load("-kernel", o.kernel);
     if (o.initrd) o.machine.initrd = file_load("-initrd", o.initrd);
+    drives_open(&o.machine);
     if (o.trace_file) output_trace_fd(file_create("-D", o.trace_file));
     trace_set_mask(o.trace);
     int pty = console_open(&o);
@@ -88,5 +90,6 @@ int main(int argc, char **argv)
     console_start(&o, pty);
     int code = 0;
     enum machine_end end = machine_run(&code);
+    block_finish_all();
     plat_exit(end == MACHINE_DEBUG_EXIT ? code & 0xff : 0);
 }

@@ -58,9 +58,7 @@ static u64 size_or_fail(const char *opt, const char *s, u64 unit, u64 lo, u64 hi
     return v;
 }
 
-// Walks "a,b=c,d": each item is copied into buf (cut to its size) and split at '='. Returns false at the end.
-struct item { char buf[256], *key, *val; };
-static bool item_next(const char **s, struct item *it)
+bool item_next(const char **s, struct item *it)
 {
     if (!*s || !**s) return false;
     const char *comma = strchr(*s, ',');
@@ -89,6 +87,8 @@ static void opt_kernel(struct options *o, const char *a) { o->kernel = a; }
 static void opt_initrd(struct options *o, const char *a) { o->initrd = a; }
 static void opt_append(struct options *o, const char *a) { o->machine.append = a; }
 static void opt_no_reboot(struct options *o, const char *a) { o->machine.no_reboot = true; }
+static void opt_drive(struct options *o, const char *a) { drive_option(a); }
+static void opt_object(struct options *o, const char *a) { object_option(a); }
 static void opt_nographic(struct options *o, const char *a) {}   // there is no other way yet
 static void opt_trace_file(struct options *o, const char *a) { o->trace_file = a; }
 
@@ -256,10 +256,11 @@ static void opt_device(struct options *o, const char *a)
     const char *whole = a;
     bool any = item_next(&a, &it) && !it.val;
     if (any && is(&it, "isa-debug-exit")) device_debug_exit(o, a);
+    else if (any && is(&it, "virtio-blk-pci")) drive_device_option(a);
     else if (any && is(&it, "virtio-rng-pci") && !a) o->machine.virtio_rng = true;
     else if (any && is(&it, "virtio-serial-pci") && !a) o->virtio_serial = true;
     else if (any && is(&it, "virtconsole") && !a) o->machine.virtio_console = true;
-    else options_fail("-device: '%s' is unknown; there are isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci, virtconsole", whole);
+    else options_fail("-device: '%s' is unknown; there are isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-blk-pci,drive=ID, virtio-rng-pci, virtio-serial-pci, virtconsole", whole);
 }
 
 static void opt_debugcon(struct options *o, const char *a)
@@ -292,7 +293,10 @@ static const struct option options[] = {
     {"rtc", "LIST", "base=utc|localtime|DATE (2026-01-31T12:00:00), clock=host|vm: what the real-time clock shows and goes by", opt_rtc},
     {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp; icount: a line at the end", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
-    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"
+    {"drive", "LIST", "file=PATH,if=virtio[,format=raw][,readonly=on][,cache=writeback|none|writethrough|directsync|unsafe]; or if=none,id=ID\n"
+     "                     for -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=TEXT][,iothread=ID]", opt_drive},
+    {"object", "OBJ", "iothread,id=ID: a thread that serves disks without the big lock", opt_object},
+    {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-blk-pci, virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"
      "                     keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
     {"version", NULL, "print the version and end", opt_version},

@@ -15,6 +15,17 @@ struct options {
     bool virtio_serial;                 // -device virtio-serial-pci: the controller, which wants a port
 };
 
+// Walks "a,b=c,d": each item is copied into buf and split at '='; val is NULL without one. Returns false at the end.
+struct item { char buf[256], *key, *val; };
+bool item_next(const char **s, struct item *it);
+
+// ---- block_options.c: -drive, -object, and -device virtio-blk-pci (what follows the name) ----
+void drive_option(const char *arg);
+void object_option(const char *arg);
+void drive_device_option(const char *arg);
+// All of them were read: opens the files and fills m->drive[].
+void drives_open(struct machine_config *m);
+
 void options_parse(struct options *o, int argc, char **argv);
 // Prints "cupel: text" and ends the process with 1.
 NORETURN void options_fail(const char *fmt, ...) PRINTF(1, 2);

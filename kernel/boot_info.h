@@ -49,16 +49,17 @@ struct boot_info {
     struct boot_framebuffer fb;
 
     // The chosen boot entry, checked by the loader.
-    struct boot_file kernel, initrd;       // size 0: none
+    struct boot_file kernel, initrd, drive;   // size 0: none. drive: image of the guest's disk
     u64 guest_ram;                         // bytes
     u32 smp;
     u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console;
+    u8 drive_host;                         // 1 + number of the host's virtio disk that is the guest's; 0: none
     u8 thread;                             // 0 default, 1 single, 2 multi
     u8 icount, icount_shift, icount_sleep_off;
     u8 seeded;
     u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
     u8 selftest;                           // enum boot_selftest
-    u8 pad[6];
+    u8 pad[5];
     u64 seed;
     s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default

@@ -45,6 +45,8 @@ static struct machine {
     struct pci *pci;
     struct acpi_pm *pm;
     struct virtio_console *vcon;
+    struct virtio_blk *blk[MACHINE_DRIVES];
+    struct plat_io *io[MACHINE_IOTHREADS];
     u8 *ram;
     u64 entropy;
     bool quit, stopped;
@@ -147,6 +149,29 @@ static bool fail(char *err, size_t len, const char *text)
     return false;
 }
 
+// The I/O threads exist before the devices that they serve.
+static void io_serve(void *opaque)
+{
+    struct plat_io **io = opaque;
+    for (unsigned i = 0; i < m.cfg.ndrives; i++) {
+        struct virtio_blk *s = __atomic_load_n(&m.blk[i], __ATOMIC_ACQUIRE);
+        if (s && m.cfg.drive[i].iothread == io - m.io + 1) virtio_blk_serve(s);
+    }
+}
+
+static void attention(void)
+{
+    for (unsigned i = 0; i < MACHINE_DRIVES; i++)
+        if (m.blk[i]) virtio_blk_attention(m.blk[i]);
+}
+
+static bool iothreads_create(char *err, size_t errlen)
+{
+    for (unsigned i = 0; i < m.cfg.niothreads; i++)
+        if (!(m.io[i] = plat_io_start(io_serve, &m.io[i]))) return fail(err, errlen, "iothread: this machine has no thread or core to give to I/O");
+    return true;
+}
+
 static bool ram_create(char *err, size_t errlen)
 {
     u64 size = m.cfg.ram_size, low = min_u64(size, LOW_RAM_END);
@@ -186,6 +211,12 @@ static void devices_create(u64 tsc_hz)
     m.pm = acpi_pm_new(p, m.cpu, m.isa[9]);
     if (m.cfg.virtio_rng && !virtio_rng_new(m.pci, entropy, NULL)) panic("virtio-rng: the PCI bus is full");
     if (m.cfg.virtio_console && !(m.vcon = virtio_console_new(m.pci, console_out))) panic("virtio-console: the PCI bus is full");
+    for (unsigned i = 0; i < m.cfg.ndrives; i++) {
+        const struct machine_drive *d = &m.cfg.drive[i];
+        struct virtio_blk *s = virtio_blk_new(m.pci, d->block, d->queues, d->serial, d->iothread ? m.io[d->iothread - 1] : NULL);
+        if (!s) panic("virtio-blk: the PCI bus is full");
+        __atomic_store_n(&m.blk[i], s, __ATOMIC_RELEASE);
+    }
     if (m.cfg.debug_exit_size) debug_exit_new(p, m.cpu, (u16)m.cfg.debug_exit_base, m.cfg.debug_exit_size);
     if (m.cfg.debugcon) debugcon_new(p, 0xe9, m.cfg.debugcon_out ? m.cfg.debugcon_out : console_out);
 }
@@ -239,7 +270,8 @@ static bool config_check(char *err, size_t errlen)
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
     static const struct plat_events events = {
-        .timer = clocks_run_expired, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
+
+        .timer = clocks_run_expired, .attention = attention, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (m.cfg.icount.on && !m.cfg.seeded) m.cfg.seed = ICOUNT_SEED;
@@ -264,6 +296,7 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     }
     m.cpu = m.cpus[0];
     clocks_init();
+    if (!iothreads_create(err, errlen)) return false;
     plat_events_set(&events);
     bql_lock();
     if (cfg->icount.on) icount_create();

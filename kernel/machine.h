@@ -6,6 +6,14 @@
 
 struct blob { const u8 *data; u64 size; const char *name; };   // name: for messages
 
+struct block;                     // devices/block.h
+struct machine_drive {
+    struct block *block;
+    unsigned queues;              // of the virtio-blk device, 1..16
+    const char *serial;           // NULL: none
+    unsigned iothread;            // 1..niothreads: served by that I/O thread; 0: under the BQL
+};
+enum { MACHINE_DRIVES = 8, MACHINE_IOTHREADS = 4 };
 // The smallest code cache. A cache too small for what the guest is just using gets filled and emptied all the time: Linux takes 1.1 s to
 // its shell with the default, 2.8 s with 4 MiB, 4.8 s with 2 and 10 s with 1.
 enum { MACHINE_TB_SIZE_MIN = 4 << 20 };
@@ -38,6 +46,8 @@ struct machine_config {
     u64 tb_size;                  // code cache bytes, at least MACHINE_TB_SIZE_MIN; 0: default
     unsigned debug_exit_base, debug_exit_size;   // isa-debug-exit; size 0: absent
     bool virtio_rng, virtio_console;   // on the PCI bus; the console takes the keyboard from the serial port while a driver runs it
+    struct machine_drive drive[MACHINE_DRIVES];
+    unsigned ndrives, niothreads;
     bool debugcon;                // port 0xe9 ...
     void (*debugcon_out)(const void *buf, size_t len);   // ... comes here; NULL: plat_console_write. BQL held
     // Output of the first serial port; NULL: plat_console_write. BQL held.

@@ -12,8 +12,10 @@
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/power.h"
+#include "kernel/ramdisk.h"
 #include "kernel/selftest.h"
 #include "kernel/traps.h"
+#include "kernel/virtio_blk.h"
 #include "kernel/vmem.h"
 
 void kernel_main(const struct boot_info *info);
@@ -44,6 +46,29 @@ static void main_bring_up(const struct boot_info *info)
 static struct blob main_blob(const struct boot_file *f)
 {
     return (struct blob){f->size ? pmem_virt(f->phys) : NULL, f->size, f->name};
+}
+
+static void main_drive_add(struct machine_config *cfg, struct block *b) { cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = 1}; }
+
+static void main_drive(struct machine_config *cfg, const struct boot_info *info)
+{
+    const struct boot_file *f = &info->drive;
+    char err[256];
+    if (info->drive_host) {
+        struct block *b = virtio_blk_open(info->drive_host - 1u, err, sizeof(err));
+        if (!b) {
+            log_error("%s", err);
+            plat_exit(1);
+        }
+        main_drive_add(cfg, b);
+    }
+    if (!f->size) return;
+    struct block *b = ramdisk_new(pmem_virt(f->phys), f->size, f->name);
+    if (!b) {
+        log_error("drive: %s is no raw disk image: its size is no multiple of 512", f->name);
+        plat_exit(1);
+    }
+    main_drive_add(cfg, b);
 }
 
 static void main_finish(enum machine_end end, int code)
@@ -81,6 +106,7 @@ void kernel_main(const struct boot_info *info)
         .rtc = {.base = info->rtc_base == 1 ? RTC_BASE_UTC : info->rtc_base == 2 ? RTC_BASE_DATE : RTC_BASE_DEFAULT, .sec = info->rtc_sec,
                 .clock = info->rtc_clock == 1 ? RTC_CLOCK_HOST : info->rtc_clock == 2 ? RTC_CLOCK_VM : RTC_CLOCK_DEFAULT},
     };
+    main_drive(&cfg, info);
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {
         log_error("[%s] %s", info->title, err);
@@ -89,5 +115,6 @@ void kernel_main(const struct boot_info *info)
     if (cfg.icount.on) trace_set_mask(TRACE_ICOUNT);   // there is no -d here: the line at the end is always written
     int code = 0;
     enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
+    virtio_blk_finish_all();
     main_finish(end, code);
 }

@@ -218,7 +218,8 @@ static void info_entry(struct boot_info *info)
     if (!e) return;
     config_apply(e, info);
     memcpy(mb.error, e->error, sizeof(mb.error));
-    if (!mb.error[0] && info_file(e->kernel, e->kernel_line, &info->kernel)) (void)!info_file(e->initrd, e->initrd_line, &info->initrd);
+    if (!mb.error[0] && info_file(e->kernel, e->kernel_line, &info->kernel) && info_file(e->initrd, e->initrd_line, &info->initrd))
+        if (config_drive_host(e) < 0) (void)!info_file(e->drive, e->drive_line, &info->drive);
 }
 _Static_assert(CONFIG_ERROR <= sizeof(mb.error) && CONFIG_PATH <= sizeof(((struct boot_file *)0)->name), "copied whole");
 

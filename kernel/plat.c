@@ -110,6 +110,14 @@ void plat_idle(void)
     c->bql_flags = flags;
 }
 
+// ---- I/O threads ----
+
+struct plat_io *plat_io_start(void (*serve)(void *), void *opaque) { return NULL; }   // would be a core, and the others are not started yet
+
+// Nobody can have one to wake, and only they call for attention.
+void plat_io_wake(struct plat_io *io) { panic("I/O thread %p woken on a machine that has none", (void *)io); }
+void plat_attention(void) { panic("attention wanted by an I/O thread on a machine that has none"); }
+
 // ---- events ----
 
 void plat_events_set(const struct plat_events *ev)

@@ -55,7 +55,8 @@ void plat_relax(unsigned turn);
 
 // ---- cores ----------------------------------------------------------------------------------------------
 unsigned plat_core_count(void);
-// This core's number, 0-based. Any context.
+// This core's number, 0-based; PLAT_NO_CORE on a thread that is none (an I/O thread, a hosted helper). Any context.
+enum { PLAT_NO_CORE = 255 };
 unsigned plat_core_id(void);
 // True in an interrupt handler.
 bool plat_in_interrupt(void);
@@ -70,6 +71,16 @@ void plat_idle(void);
 // `vcpu` points to belong to the platform (on metal: the core's own record) and are set by this call.
 void plat_bind_vcpu(void *vcpu);
 
+// ---- I/O threads ----------------------------------------------------------------------------------------
+// Threads (hosted) or cores (metal) given to I/O: they run no vCPU, never hold the BQL and take no interrupts.
+struct plat_io;
+// Starts one that calls serve(opaque) after each plat_io_wake, or once for several. NULL: the platform has none to give.
+struct plat_io *plat_io_start(void (*serve)(void *opaque), void *opaque) MUST_CHECK;
+// Any context, guest vector registers may be live. Never lost: serve() begins after this call at least once.
+void plat_io_wake(struct plat_io *io);
+// Asks for plat_events.attention, which has what an I/O thread may not do itself. I/O threads only.
+void plat_attention(void);
+
 // ---- console ----------------------------------------------------------------------------------------------
 // The emulator's own console (hosted: the terminal; metal: serial line and screen). Bytes as they are.
 // Writing may be called in any context; never blocks for long.
@@ -83,6 +94,8 @@ struct plat_events {
     // A byte for the guest's console arrived (after Ctrl-A handling). BQL held. Returns false when it has no room: the
     // platform keeps the byte and offers it again after plat_console_ready().
     bool (*console_input)(u8 byte);
+    // An I/O thread asked for it (plat_attention). BQL held. May be called without need.
+    void (*attention)(void);
     // An interrupt (timer, input, kick) hit this core at host instruction `rip`. BQL not held. Called on every interrupt,
     // last; returns the address to resume at (usually rip). No locks, no logging.
     u64 (*interrupted)(u64 rip);

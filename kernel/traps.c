@@ -14,6 +14,7 @@
 #include "kernel/lapic.h"
 #include "kernel/panic.h"
 #include "kernel/plat_events.h"
+#include "kernel/virtio_blk.h"
 
 struct idt_gate { u16 off0, sel; u8 ist, type; u16 off1; u32 off2, zero; };
 _Static_assert(sizeof(struct idt_gate) == 16, "SDM 3A 6.14.1");
@@ -68,6 +69,7 @@ static void trap_interrupt(struct core *c, struct trap_frame *f)
     switch (f->vector) {
     case VEC_TIMER: hwtimer_interrupt(); break;
     case VEC_SERIAL: case VEC_KEYBOARD: console_interrupt(f->vector == VEC_SERIAL); break;
+    case VEC_VIRTIO_BLK: virtio_blk_interrupt(); break;
     case VEC_KICK: break;
     case VEC_SPURIOUS: return;   // not acknowledged, SDM 3A 11.9
     default: console_unexpected_interrupt((unsigned)f->vector); break;

@@ -48,11 +48,13 @@ struct region *phys_find(struct phys *p, struct gpa a);
 // Host address of RAM or ROM at a (valid to the end of its page at least), or NULL.
 u8 *phys_host(struct phys *p, struct gpa a);
 
-// Accesses by devices (DMA) and by the loader: any length, any alignment, crossing regions. RAM is written with written-code
-// tracking, so that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give
-// 0xff there, writes are dropped). BQL held. Not for use from interrupt context unless the range is RAM.
+// Accesses by devices (DMA) and by the loader: any length, any alignment, crossing regions. RAM is written with written-code tracking, so
+// that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give 0xff there, writes are
+// dropped). BQL held; not needed where the range is RAM, which is also all that interrupt context and I/O threads may access.
 bool phys_read(struct phys *p, struct gpa a, void *buf, u64 len);
 bool phys_write(struct phys *p, struct gpa a, const void *buf, u64 len);
+// RAM was written behind phys_write's back, through phys_host (a disk's own DMA). BQL held; interrupt context allowed.
+void phys_written(struct phys *p, struct gpa a, u64 len);
 u64 phys_ld(struct phys *p, struct gpa a, unsigned size);             // little endian, 1..8 bytes
 void phys_st(struct phys *p, struct gpa a, u64 val, unsigned size);
 

@@ -6,7 +6,7 @@
 set -e
 dir=${1:-build/guest}
 meta=linux-image-cloud-amd64
-modules='virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio-rng virtio_console'
+modules='virtio virtio_ring virtio_pci virtio_pci_modern_dev virtio_pci_legacy_dev virtio-rng virtio_console virtio_blk'
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -34,11 +34,12 @@ fetch_kernel() (
     mv modules.new modules
     mv vmlinuz.new vmlinuz
     echo "$1" >vmlinuz.package
+    echo $modules >modules.list
 )
 update_lists() {
     if [ "$(id -u)" = 0 ]; then apt-get update -q >/dev/null; else sudo apt-get update -q >/dev/null; fi
 }
-if [ ! -s "$dir/vmlinuz" ] || [ ! -d "$dir/modules" ]; then
+if [ ! -s "$dir/vmlinuz" ] || [ ! -d "$dir/modules" ] || [ "$(cat "$dir/modules.list" 2>/dev/null)" != "$(echo $modules)" ]; then
     pkg=$(real_package)
     [ -n "$pkg" ] || { update_lists; pkg=$(real_package); }
     [ -n "$pkg" ] || { echo "guest.sh: the archive has no $meta (is this Debian?)" >&2; exit 1; }

@@ -41,7 +41,7 @@ line ~ /^\[.*\]$/ {
 { key = trim(substr(line, 1, index(line, "=") - 1)); value = trim(substr(line, index(line, "=") + 1)) }
 !open && key == "timeout" { print "set timeout=" (value == "never" ? -1 : value) }
 !open && key == "default" { wanted = value }
-open && (key == "kernel" || key == "initrd") { module(value) }
+open && (key == "kernel" || key == "initrd" || (key == "drive" && value !~ /^virtio[0-3]$/)) { module(value) }
 END {
     close_entry()
     print "set default=" chosen + 0

@@ -352,6 +352,11 @@ bool phys_write(struct phys *p, struct gpa a, const void *buf, u64 len)
     return space_write(&(struct access_ctx){p, &p->mem, false}, a.v, buf, len);
 }
 
+void phys_written(struct phys *p, struct gpa a, u64 len)
+{
+    if (p->hooks.code_written) p->hooks.code_written(p->hooks.opaque, a, len);
+}
+
 u64 phys_ld(struct phys *p, struct gpa a, unsigned size)
 {
     u64 v = 0;

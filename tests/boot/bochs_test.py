@@ -28,6 +28,16 @@ append = first second
 memory = 16M
 accel = tcg,tb-size=4M,exit=poll
 isa-debug-exit = 0xf4
+[disk]
+kernel = \guest\tick.elf
+drive = /guest/disk.img
+memory = 16M
+accel = tcg,tb-size=2M
+isa-debug-exit = 0xf4,4
+[nodisk]
+kernel = \guest\tick.elf
+drive = virtio2
+memory = 16M
 [bad]
 kernel = \guest\tick.elf
 memory = 3
@@ -45,6 +55,8 @@ def iso(default):
     os.makedirs(guest, exist_ok=True)
     for name in ("tick.elf", "mb.elf"):
         shutil.copy(os.path.join(BUILD, "tests", name), guest)
+    with open(os.path.join(guest, "disk.img"), "wb") as f:
+        f.write(bytes(16384))
     conf, image = os.path.join(tmp, "cupel.conf"), os.path.join(tmp, f"{re.sub(r'[^a-z]', '', default)}.iso")
     with open(conf, "w", encoding="utf-8") as f:
         f.write(CONF.format(default=default))
@@ -93,6 +105,14 @@ def test_entries():
     m.expect(ENDED, 30)
     check("entry with an odd name", "first second" in m.text and "all well" in m.text, m.text[-1500:])
     check("framebuffer", "screen: 1024x768" in m.text, m.text[-1500:])
+    m.kill()
+    m = qemu(iso("disk"), "disk")
+    m.expect(ENDED, 30)
+    check("a disk in memory", "disk.img: a disk of 16 KiB in memory" in m.text and "tick guest: 40 ticks\n" in m.text, m.text[-1500:])
+    m.kill()
+    m = qemu(iso("nodisk"), "nodisk")
+    m.expect(r"drive: this PC has no virtio disk of number 2", 60)
+    check("a disk that is not there", True)
     m.kill()
     m = qemu(iso("bad"), "bad")
     m.expect(r"error: cupel.conf:\d+: bad value for `memory'", 60)

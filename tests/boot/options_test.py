@@ -55,6 +55,31 @@ ROWS = [
     (["-kernel", "K", "-serial", "file:/nonexistent/x"], "/nonexistent/x"),
     (["-kernel", "K", "-d", "in_asm,all"], "'all'"),
     (["-kernel", "K", "-D", "/nonexistent/x"], "/nonexistent/x"),
+    (["-kernel", "K", "-drive", "file=/nonexistent,if=virtio"], "/nonexistent"),
+    (["-kernel", "K", "-drive", "file=/dev,if=virtio"], "/dev"),
+    (["-kernel", "K", "-drive", "file=/dev/null,if=virtio"], "neither a file"),
+    (["-kernel", "K", "-drive", "file=K,if=virtio"], "512"),
+    (["-kernel", "K", "-drive", "file=EMPTY,if=virtio"], "truncate"),
+    (["-kernel", "K", "-drive", "if=virtio"], "file=PATH"),
+    (["-kernel", "K", "-drive", "file=K"], "if=virtio"),
+    (["-kernel", "K", "-drive", "file=K,if=ide"], "if=virtio"),
+    (["-kernel", "K", "-drive", "file=K,if=none"], "id=NAME"),
+    (["-kernel", "K", "-drive", "file=K,if=none,id=a"], "drive=a"),
+    (["-kernel", "K", "-drive", "file=K,if=virtio,format=qcow2"], "raw"),
+    (["-kernel", "K", "-drive", "file=K,if=virtio,cache=often"], "writeback"),
+    (["-kernel", "K", "-drive", "file=K,if=virtio,readonly=maybe"], "on or off"),
+    (["-kernel", "K", "-drive", "file=K,if=virtio,size=3"], "'size'"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=none,id=a", "-drive", "file=SECTOR,if=none,id=a"], "id=a"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=virtio", "-drive", "file=SECTOR,if=virtio"], "in use"),
+    (["-kernel", "K", "-device", "virtio-blk-pci"], "drive=ID"),
+    (["-kernel", "K", "-device", "virtio-blk-pci,drive=b"], "id=b"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=virtio,id=a", "-device", "virtio-blk-pci,drive=a"], "if=none"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=none,id=a", "-device", "virtio-blk-pci,drive=a,num-queues=17"], "1 to 16"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=none,id=a", "-device", "virtio-blk-pci,drive=a,irq=3"], "'irq'"),
+    (["-kernel", "K", "-drive", "file=SECTOR,if=none,id=a", "-device", "virtio-blk-pci,drive=a,iothread=x"], "-object iothread,id=x"),
+    (["-kernel", "K", "-object", "rng-random,id=x"], "iothread"),
+    (["-kernel", "K", "-object", "iothread"], "id=NAME"),
+    (["-kernel", "K", "-object", "iothread,id=a", "-object", "iothread,id=a"], "id=a"),
     (["-kernel", "K", "-device", "e1000"], "isa-debug-exit"),
     (["-kernel", "K", "-device", "isa-debug-exit,iobase=0x10000"], "port"),
     (["-kernel", "K", "-device", "isa-debug-exit,irq=3"], "irq"),
@@ -65,11 +90,14 @@ ROWS = [
     (["-kernel", "K"], "K"),      # not a kernel at all
 ]
 
-with tempfile.NamedTemporaryFile(suffix=".K") as f:
+with tempfile.NamedTemporaryFile(suffix=".K") as f, tempfile.NamedTemporaryFile() as empty, tempfile.NamedTemporaryFile() as sector:
+    sector.write(bytes(512))
+    sector.flush()
     f.write(b"this is no kernel\n" * 500)
     f.flush()
     for args, text in ROWS:
-        argv = [CUPEL] + [f.name if a == "K" else a for a in args]
+        argv = [CUPEL] + [f.name if a == "K" else a.replace("file=K", f"file={f.name}").replace("EMPTY", empty.name).replace("SECTOR", sector.name)
+                          for a in args]
         text = f.name if text == "K" else text
         try:
             p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)

@@ -45,7 +45,8 @@ bool rig_wait(bool (*done)(void *), void *arg, u64 ns);   // spins, politely; fa
 void rig_pause_ns(u64 ns);                    // passes time without sleeping
 void rig_sleep_ns(u64 ns);                     // sleeps
 NORETURN void rig_stall(const char *what);    // says all that is known about who waits for what, and ends the process as failed
-void rig_pin(unsigned n);                     // this thread to the n-th CPU, where there are so many: two cores that take turns on one meet seldom
+// This thread to the n-th CPU, where there are so many: two cores that take turns on one meet seldom.
+void rig_pin(unsigned n);
 static inline u64 rig_tsc(void) { return __builtin_ia32_rdtsc(); }
 
 // ---- results: counted in the process, summed over forks ----

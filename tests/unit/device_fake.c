@@ -38,6 +38,9 @@ void plat_log_write(const char *text, size_t len, bool trace) { }
 void plat_panic(const char *text) { printf("PANIC: %s\n", text); abort(); }
 void bql_lock_at(const char *file, int line) { check_at(!fake.bql, file, line, "BQL taken twice"); fake.bql = true; }
 void bql_unlock_at(const char *file, int line) { check_at(fake.bql, file, line, "BQL released unheld"); fake.bql = false; }
+struct plat_io { int unused; };
+void plat_io_wake(struct plat_io *io) { fake.io_wakes++; }
+void plat_attention(void) { fake.attentions++; }
 bool bql_held(void) { return fake.bql; }
 
 bool plat_in_interrupt(void) { return false; }
@@ -87,6 +90,7 @@ void fake_serial_out(const void *buf, size_t len)
 static void on_code_written(void *opaque, struct gpa a, u64 len)
 {
     fake.code_written++;
+    fake.watched += fake.watch - a.v < len;
     fake.written_at = a.v;
     fake.written_len = len;
 }

@@ -10,8 +10,11 @@ struct fake {
     unsigned ntimers;
     bool bql, in_device_unlocked;
     int shutdown_code;
+    unsigned io_wakes, attentions;
     unsigned shutdowns, resets, kicks_ready, code_written, map_changed;
     u64 written_at, written_len;
+    u64 watch;                        // guest-physical byte; watched: how often a write to it was told
+    unsigned watched;
     struct { u64 addr; u32 data; } msi[64];
     unsigned nmsi;
     char console[256];

@@ -2,4 +2,5 @@
 #pragma once
 
 void test_virtio(void);    // device_virtio.c
+void test_blk(void);       // device_blk.c
 void test_loaders(void);   // device_load.c

@@ -415,6 +415,7 @@ int main(int argc, char **argv)
     test_acpi_tables(dump);
     test_loaders();
     test_virtio();
+    test_blk();
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0;
 }

@@ -14,19 +14,21 @@ bool bql_held(void) { return false; }
 static struct virtq_elem elem;
 static u8 buf[4];
 static struct irq wire;
-#define CALLS(X)                                                                                                                          \
-    X(irq_set, irq_set(&wire, true)) X(irq_set, irq_pulse(&wire))                                                                         \
-    X(ioapic_reset, ioapic_reset(NULL)) X(pic_reset, pic_reset(NULL)) X(pit_reset, pit_reset(NULL)) X(hpet_reset, hpet_reset(NULL))       \
-    X(rtc_reset, rtc_reset(NULL)) X(serial_reset, serial_reset(NULL)) X(i8042_reset, i8042_reset(NULL)) X(pci_reset, pci_reset(NULL))     \
-    X(acpi_pm_reset, acpi_pm_reset(NULL)) X(acpi_pm_power_button, acpi_pm_power_button(NULL))                                             \
-    X(pit_set_irq0_enabled, pit_set_irq0_enabled(NULL, true)) X(rtc_set_irq8_enabled, rtc_set_irq8_enabled(NULL, true))                   \
-    X(serial_input, (void)serial_input(NULL, 0)) X(i8042_key, (void)i8042_key(NULL, buf, 1))                                              \
-    X(pci_intx_set, pci_intx_set(NULL, true)) X(pci_msix_notify, pci_msix_notify(NULL, 0))                                                \
-    X(pci_msix_read, (void)pci_msix_read(NULL, 0, 4)) X(pci_msix_write, pci_msix_write(NULL, 0, 0, 4))                                    \
-    X(virtio_interrupt, virtio_interrupt(NULL, 0, 1)) X(virtio_fail, virtio_fail(NULL, "")) X(virtq_more, virtq_more(NULL, 0))            \
-    X(virtq_enable, if (virtq_enable(NULL, NULL)) return) X(virtq_pop, if (virtq_pop(NULL, 0, &elem)) return)                                         \
-    X(virtq_push, virtq_push(NULL, 0, &elem, 0)) X(virtq_signal, virtq_signal(NULL, 0))                                                   \
-    X(virtq_read, (void)virtq_read(NULL, &elem, 0, buf, 1)) X(virtq_write, (void)virtq_write(NULL, &elem, 0, buf, 1))                     \
+static const struct virtio_ops no_plane;                  // without a data plane
+static struct virtio_dev dev = {.ops = &no_plane};
+#define CALLS(X) \
+    X(irq_set, irq_set(&wire, true)) X(irq_set, irq_pulse(&wire)) \
+    X(ioapic_reset, ioapic_reset(NULL)) X(pic_reset, pic_reset(NULL)) X(pit_reset, pit_reset(NULL)) X(hpet_reset, hpet_reset(NULL)) \
+    X(rtc_reset, rtc_reset(NULL)) X(serial_reset, serial_reset(NULL)) X(i8042_reset, i8042_reset(NULL)) X(pci_reset, pci_reset(NULL)) \
+    X(acpi_pm_reset, acpi_pm_reset(NULL)) X(acpi_pm_power_button, acpi_pm_power_button(NULL)) \
+    X(pit_set_irq0_enabled, pit_set_irq0_enabled(NULL, true)) X(rtc_set_irq8_enabled, rtc_set_irq8_enabled(NULL, true)) \
+    X(serial_input, (void)serial_input(NULL, 0)) X(i8042_key, (void)i8042_key(NULL, buf, 1)) \
+    X(pci_intx_set, pci_intx_set(NULL, true)) \
+    X(pci_msix_read, (void)pci_msix_read(NULL, 0, 4)) X(pci_msix_write, pci_msix_write(NULL, 0, 0, 4)) \
+    X(virtio_interrupt, virtio_interrupt(&dev, 0, 1)) X(virtq_more, virtq_more(&dev, 0)) \
+    X(virtq_enable, if (virtq_enable(&dev, NULL)) return) X(virtq_pop, if (virtq_pop(&dev, 0, &elem)) return) \
+    X(virtq_push, virtq_push(&dev, 0, &elem, 0)) X(virtq_signal, virtq_signal(&dev, 0)) \
+    X(virtq_read, (void)virtq_read(&dev, &elem, 0, buf, 1)) X(virtq_write, (void)virtq_write(&dev, &elem, 0, buf, 1)) \
     X(virtio_console_input, (void)virtio_console_input(NULL, 0))
 
 static void call(unsigned n)

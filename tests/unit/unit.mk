@@ -11,7 +11,7 @@ NOASAN_xlate := 1
 LINK_xlate_host := $(X86)/xlate_host.c $(X86)/decode.c $(X86)/decode_table.c tcg/host/asm.c
 LIBS_xlate_host := -lZydis
 LINK_paging := $(patsubst %,$(X86)/%.c,seg exception farjump paging msr cpuid sysinsn fpu rep cpu) tcg/run/flags.c kernel/base/fmt.c tests/unit/panic.c
-LINK_device := tests/unit/device_fake.c tests/unit/device_load.c tests/unit/device_virtio.c tcg/run/phys.c kernel/base/fmt.c kernel/base/log.c \
+LINK_device := tests/unit/device_fake.c tests/unit/device_load.c tests/unit/device_virtio.c tests/unit/device_blk.c tcg/run/phys.c kernel/base/fmt.c kernel/base/log.c \
     $(filter-out %/clock.c %/hpet.c %/icount.c %/ioapic.c %/lapic.c %/lapic_bus.c %/lapic_timer.c %/pic.c %/pit.c %/rtc.c,$(DEV_SRC))
 LINK_irqchip := $(patsubst %,devices/%.c,clock pic ioapic lapic lapic_bus lapic_timer) kernel/base/fmt.c
 # Nothing behind the assertions is reached.
