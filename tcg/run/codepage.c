@@ -10,7 +10,8 @@
 // Only then are the page's bytes read. A store to a YES page goes through translated code's slow path: it names the page in store_page, then drops
 // what it overlaps and raises the page's version, and then happens. So between the version's change and the bytes' change a translator
 // can read the old bytes. Either it read the version before, and its claim fails when the TB is registered; or after, and it has seen
-// store_page: it waits until that vCPU has passed. C code and devices write first and raise the version afterwards; they need no such
+// store_page: it waits until that vCPU has passed. (Once: stores that set out
+// meanwhile move the version on from what the claim noted.) C code and devices write first and raise the version afterwards; they need no such
 // mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone
 // at the third time.
 //
@@ -75,6 +76,14 @@ static bool store_on_its_way(const struct vcpu *c, u64 page)
     return false;
 }
 
+// NEW -> YES, unless the cache has been emptied since it held `flushes` flushes: NEW may be another vCPU's then, whose waiting is not over.
+static void code_page_waited(struct tcg *t, struct code_page *p, u64 flushes)
+{
+    bool irqs = tb_lock(t);
+    if (p->state == CODE_PAGE_NEW && t->n_flushes == flushes) __atomic_store_n(&p->state, CODE_PAGE_YES, __ATOMIC_SEQ_CST);
+    tb_unlock(t, irqs);
+}
+
 // NONE -> NEW -> YES, for whoever comes first; others wait for it. Emptying the cache takes a page back to NONE under our feet: again then.
 static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
 {
@@ -89,6 +98,7 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
             continue;
         }
         bool irqs = tb_lock(t), mine = p->state == CODE_PAGE_NONE;
+        u64 flushes = t->n_flushes;
         if (mine) {
             __atomic_store_n(&p->state, CODE_PAGE_NEW, __ATOMIC_SEQ_CST);
             leave_write_tlbs(t, page);
@@ -97,8 +107,7 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
         tb_unlock(t, irqs);
         if (!mine) continue;
         vcpus_wait_passed(c);
-        state = CODE_PAGE_NEW;
-        __atomic_compare_exchange_n(&p->state, &state, CODE_PAGE_YES, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        code_page_waited(t, p, flushes);
     }
 }
 
@@ -110,13 +119,9 @@ void tb_page_claim(struct vcpu *c, u64 page)
     struct code_page *p = page_make(c->tcg, page);
     if (!p) return;
     ASSERT(tr->n_claims < ARRAY_SIZE(tr->claim), "a block of more than %u pages", tr->n_claims);
-    u32 version;
-    for (;;) {
-        make_code_page(c, p, page);
-        version = __atomic_load_n(&p->version, __ATOMIC_SEQ_CST);
-        if (!store_on_its_way(c, page)) break;
-        vcpus_wait_passed(c);
-    }
+    make_code_page(c, p, page);
+    u32 version = __atomic_load_n(&p->version, __ATOMIC_SEQ_CST);
+    if (store_on_its_way(c, page)) vcpus_wait_passed(c);
     tr->claim[tr->n_claims].page = page;
     tr->claim[tr->n_claims++].version = version;
 }
