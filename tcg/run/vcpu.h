@@ -160,6 +160,8 @@ bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
 u32 vcpu_run(struct vcpu *c);
 // The vCPU that runs on core `id` at the moment, or NULL. Any context.
 struct vcpu *vcpu_on_core(unsigned id);
+// What a machine reset takes away besides the guest's registers: interrupts and events on their way to c, and how it left translated code. Nobody runs.
+void vcpu_reset_run(struct vcpu *c);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that
