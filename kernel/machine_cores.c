@@ -120,6 +120,7 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
         cpus[i]->shares_core = cores.core[i % cores.n].n > 1;
         cores.shared |= cpus[i]->shares_core;
     }
+    for (unsigned i = 0; i < n; i++) cpus[i]->crowded = cores.shared;
     timer_init(&cores.slice, CLOCK_REALTIME_, slice_over, NULL);
     wait_for_others();
     return cores.n;

@@ -100,6 +100,8 @@ struct vcpu {
     bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
     bool alone;                        // run the next TB with all other vCPUs parked
     bool shares_core;                  // others run on this core in turns: vcpu_run returns on HLT. Constant
+    bool crowded;                      // some vCPUs share a core, maybe not this one: PAUSE counts. Constant, the same for all
+    u32 n_pauses;
 
     const struct guest_ops *ops;
     struct tcg *tcg;
