@@ -71,6 +71,10 @@ include tests/insn/insn.mk
 include tests/unit/unit.mk
 include tests/variants.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
+# The guest's program of smp_test.py.
+$(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -pthread $(WARN) -o $@ $(filter %.c,$^)
 $(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
@@ -80,8 +84,8 @@ QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/
 .PHONY: test test-quick test-metal lint bench-peers
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
-	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/virtio_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/smp $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
+	B=$(B) tests/run.py tools/lint.py $(QUICK_RUNS) tests/boot/hosted_test.py tests/boot/smp_test.py tests/boot/virtio_test.py tests/boot/console_test.py tests/boot/peer_test.py tests/boot/metal_test.py tests/boot/bochs_test.py
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
