@@ -120,10 +120,12 @@ static void waits_thread(void *arg, unsigned i)
 
 // ---- behind ----------------------------------------------------------------------------------------------------------------
 
-enum { BEHIND_VALUE = 15, BEHIND_TURNS = 1000 };
-// again: dec edx; jz out; mov eax, [rdi]; cmp eax, esi; jne again; xor eax, eax; cpuid; mov eax, imm32; ret; out: or eax, -1; ret
-static const uint8_t behind[] = {0xff, 0xca, 0x74, 0x12, 0x8b, 0x07, 0x39, 0xf0, 0x75, 0xf6, 0x31, 0xc0, 0x0f, 0xa2, 0xb8, 0, 0, 0, 0, 0xc3,
-                                 0x90, 0x90, 0x83, 0xc8, 0xff, 0xc3};
+enum { BEHIND_VALUE = 39, BEHIND_TURNS = 200 };
+// again: dec edx; jz out; 12 times pause; mov eax, [rdi]; cmp eax, esi; jne again; xor eax, eax; cpuid; mov eax, imm32; ret; out: or eax, -1; ret
+// The pauses are there for the writer to come in between.
+#define PAUSES_4 0xf3, 0x90, 0xf3, 0x90, 0xf3, 0x90, 0xf3, 0x90
+static const uint8_t behind[] = {0xff, 0xca, 0x74, 0x28, PAUSES_4, PAUSES_4, PAUSES_4, 0x8b, 0x07, 0x39, 0xf0, 0x75, 0xde, 0x31, 0xc0, 0x0f, 0xa2,
+                                 0xb8, 0, 0, 0, 0, 0xc3, 0x83, 0xc8, 0xff, 0xc3};
 
 static void behind_thread(void *arg, unsigned i)
 {
