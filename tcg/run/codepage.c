@@ -15,7 +15,8 @@
 // mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone
 // at the third time.
 //
-// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast.
+// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast. Emptying the cache leaves pages as they
+// are: their code will be wanted again, and claiming is dear. Those that hold none any more are NONE after the first store.
 #include <string.h>
 
 #include "kernel/base/bits.h"
@@ -76,15 +77,8 @@ static bool store_on_its_way(const struct vcpu *c, u64 page)
     return false;
 }
 
-// NEW -> YES, unless the cache has been emptied since it held `flushes` flushes: NEW may be another vCPU's then, whose waiting is not over.
-static void code_page_waited(struct tcg *t, struct code_page *p, u64 flushes)
-{
-    bool irqs = tb_lock(t);
-    if (p->state == CODE_PAGE_NEW && t->n_flushes == flushes) __atomic_store_n(&p->state, CODE_PAGE_YES, __ATOMIC_SEQ_CST);
-    tb_unlock(t, irqs);
-}
-
-// NONE -> NEW -> YES, for whoever comes first; others wait for it. Emptying the cache takes a page back to NONE under our feet: again then.
+// NONE -> NEW -> YES, for whoever comes first; others wait for it. Nobody else ends NEW, so the wait is this vCPU's own. A store may take YES back
+// to NONE at once; then the claim fails.
 static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
 {
     struct tcg *t = c->tcg;
@@ -98,7 +92,6 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
             continue;
         }
         bool irqs = tb_lock(t), mine = p->state == CODE_PAGE_NONE;
-        u64 flushes = t->n_flushes;
         if (mine) {
             __atomic_store_n(&p->state, CODE_PAGE_NEW, __ATOMIC_SEQ_CST);
             leave_write_tlbs(t, page);
@@ -107,7 +100,8 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
         tb_unlock(t, irqs);
         if (!mine) continue;
         vcpus_wait_passed(c);
-        code_page_waited(t, p, flushes);
+        __atomic_store_n(&p->state, CODE_PAGE_YES, __ATOMIC_SEQ_CST);
+        return;
     }
 }
 
@@ -171,7 +165,6 @@ void tb_pages_reset(struct tcg *t)
             if (p->state == CODE_PAGE_NONE) continue;
             p->head = NULL;
             p->version++;
-            __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
         }
 }
 
