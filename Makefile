@@ -81,7 +81,7 @@ $(B)/tests/mb.elf $(B)/tests/tick.elf: $(B)/tests/%.elf: tests/boot/%.S
 
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) tests/boot/options_test.py tests/boot/multiboot_test.py
-.PHONY: test test-quick test-metal lint bench-peers
+.PHONY: test test-quick test-metal lint bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/smp $(GUEST) $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots
@@ -95,6 +95,11 @@ lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rul
 $(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $< -lm
+$(B)/bench/parallel: tests/bench/parallel.c | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $<
+bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
+	B=$(B) tests/bench/smp.py $(ARGS)
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
 	B=$(B) tests/bench/peers.py $(ARGS)
 
