@@ -114,7 +114,7 @@ static void waits_thread(void *arg, unsigned i)
         caller_waits(i);
         return;
     }
-    for (uint32_t round = 1; now_ms() < s.end; round++, s.n++) s.step(round);
+    for (uint32_t round = 1; !s.n || now_ms() < s.end; round++, s.n++) s.step(round);
     __atomic_store_n(&s.stop, 1, __ATOMIC_RELEASE);
 }
 
@@ -131,7 +131,7 @@ static void behind_thread(void *arg, unsigned i)
 {
     (void)arg;
     if (!i) {
-        for (uint32_t round = 1; now_ms() < s.end; round++, s.n++) {
+        for (uint32_t round = 1; !s.n || now_ms() < s.end; round++, s.n++) {
             memcpy(s.rw + BEHIND_VALUE, &round, 4);
             publish(round, round, s.rx);
         }
@@ -155,7 +155,7 @@ static void behind_thread(void *arg, unsigned i)
 static void racing_writer(void)
 {
     uint32_t v = 0;
-    for (uint32_t round = 1; now_ms() < s.end; round++, s.n++) {
+    for (uint32_t round = 1; !s.n || now_ms() < s.end; round++, s.n++) {
         for (unsigned n = 0; n < RACES; n++) *(volatile uint32_t *)(s.rw + 4) = ++v;
         publish(round, v, s.rx);
     }
@@ -193,7 +193,7 @@ static void data_thread(void *arg, unsigned i)
     uint64_t *word = (uint64_t *)(s.rw + DATA_AT) + i;
     uint64_t n = 0;
     (void)arg;
-    for (; now_ms() < s.end; s.calls[i]++)
+    for (; !s.calls[i] || now_ms() < s.end; s.calls[i]++)
         for (unsigned k = 0; k < 100; k++) {
             if (i & 1) *(volatile uint64_t *)word = ++n;
             else if (call(s.rx) != 77) fail("code: data: wrong value");
@@ -220,7 +220,6 @@ static void waits(const char *name, bool alias, void (*step)(uint32_t), unsigned
     s.step = step;
     threads_run(THREADS, false, waits_thread, NULL);
     printf("code %s: %lu rounds\n", name, s.n);
-    if (!s.n) fail("code: %s: no round was done", name);
 }
 
 void code(unsigned long ms)
@@ -239,17 +238,13 @@ void code(unsigned long ms)
         memcpy(s.rw, behind, sizeof behind);
         threads_run(THREADS, false, behind_thread, NULL);
         printf("code behind%s: %lu rounds\n", alias ? " alias" : "", s.n);
-        if (!s.n) fail("code: behind: no round was done");
         prepare(alias, ms);
         function_write(s.rw, 0, 0);
         threads_run(THREADS, false, racing_thread, NULL);
         printf("code racing%s: %lu rounds, calls %lu %lu %lu\n", alias ? " alias" : "", s.n, s.calls[1], s.calls[2], s.calls[3]);
-        if (!s.n) fail("code: racing: no round was done");
     }
     prepare(false, ms);
     function_write(s.rw, 77, 0);
     threads_run(THREADS, false, data_thread, NULL);
     printf("code data: hundreds of calls %lu %lu, of stores %lu %lu\n", s.calls[0], s.calls[2], s.calls[1], s.calls[3]);
-    for (unsigned t = 0; t < THREADS; t++)
-        if (!s.calls[t]) fail("code: data: thread %u did nothing", t);
 }

@@ -74,6 +74,8 @@ static struct run {
     const struct test *t;
     unsigned threads;
     unsigned long batches, seen, other[OUTCOMES];
+    uint64_t end;
+    bool over;                                // set between the meetings
     uint8_t *memory;
     struct barrier barrier;
     uint32_t r[MAX_BODIES][BATCH];
@@ -100,32 +102,37 @@ static void count(unsigned long batch)
         run.other[outcome % OUTCOMES]++;
         *p.x = *p.y = 0;
     }
+    run.batches++;
+    run.over = run.batches >= 2 && now_ms() >= run.end;
 }
 
 static void thread(void *arg, unsigned i)
 {
     uint32_t (*body)(struct pair p) = run.t->body[i];
     (void)arg;
-    for (unsigned long n = 0; n < run.batches; n++) {
+    for (unsigned long n = 0;; n++) {
         barrier_wait(&run.barrier);
+        if (run.over) return;
         for (unsigned k = 0; k < BATCH; k++) run.r[i][k] = body(pair_of(n, k));
         barrier_wait(&run.barrier);
         if (i == 0) count(n);
     }
 }
 
-void litmus(unsigned long rounds)
+void litmus(unsigned long ms)
 {
+    enum { TESTS = sizeof tests / sizeof *tests };
     run.memory = mmap(NULL, (uint64_t)BATCH * STRIDE_PAGES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (run.memory == MAP_FAILED) {
         fail("no memory");
         return;
     }
-    for (unsigned n = 0; n < sizeof tests / sizeof *tests; n++) {
+    for (unsigned n = 0; n < TESTS; n++) {
         run.t = &tests[n];
         run.threads = run.t->body[2] ? 4 : 2;
-        run.batches = (rounds + BATCH - 1) / BATCH;
-        run.seen = 0;
+        run.batches = run.seen = 0;
+        run.over = false;
+        run.end = now_ms() + ms / TESTS;
         memset(run.other, 0, sizeof run.other);
         run.barrier = (struct barrier){.n = run.threads};
         threads_run(run.threads, true, thread, NULL);

@@ -97,6 +97,6 @@ int main(int argc, char **argv)
         printf("%s: %u failures, %llu ms\n", argv[1], failures(), (unsigned long long)(now_ms() - start));
         return failures() ? 1 : 0;
     }
-    printf("usage: smp litmus ROUNDS | atomics ROUNDS | code MS | shootdown MS | stress MS\n");
+    printf("usage: smp litmus MS | atomics ROUNDS | code MS | shootdown MS | stress MS\n");
     return 2;
 }

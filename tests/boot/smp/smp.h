@@ -25,7 +25,8 @@ void relax(unsigned turn);
 // What a thread has to do before it runs code that another has written (SDM 3A 8.1.3).
 void serialise(void);
 
-void litmus(unsigned long rounds);
+// What is given a time does everything at least once, however slow the machine: a part that never ends is the sign of a livelock.
+void litmus(unsigned long ms);      // all tests together
 void atomics(unsigned long rounds);
 void code(unsigned long ms);        // per part
 void shootdown(unsigned long ms);   // per part

@@ -19,8 +19,10 @@ extern char **environ;
 static uint64_t end_ms;
 static uint32_t stop;
 
-static bool over(void)
+// May a thread that has done n rounds end?
+static bool over(unsigned long n)
 {
+    if (!n) return false;
     if (now_ms() >= end_ms) __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
     return __atomic_load_n(&stop, __ATOMIC_ACQUIRE);
 }
@@ -39,7 +41,7 @@ static unsigned long processes(unsigned seed)
 {
     unsigned long n = 0;
     static __thread volatile unsigned mine;
-    for (; !over(); n++) {
+    for (; !over(n); n++) {
         unsigned want = (seed + (unsigned)n * 7) & 0x7f;
         char text[16];
         snprintf(text, sizeof text, "%u", want);
@@ -101,7 +103,7 @@ static unsigned long pipes(unsigned seed)
     }
     close(to[0]);
     close(from[1]);
-    for (; !over(); n++) {
+    for (; !over(n); n++) {
         for (unsigned k = 0; k < 512; k++) out[k] = seed + (uint32_t)n * 512 + k;
         if (!all(do_write, to[1], out, sizeof out) || !all(read, from[0], in, sizeof in)) {
             fail("stress: the pipe broke: %d", errno);
@@ -123,13 +125,13 @@ static uint64_t futex_rounds;
 static unsigned long futexes(unsigned which)
 {
     unsigned long n = 0;
-    for (; !over(); n++) {
+    for (; !over(n); n++) {
         pthread_mutex_lock(&futex.lock);
         futex.plain++;
         if (n % 4 == 0) {
             futex.turn = which;
             pthread_cond_broadcast(&futex.cond);
-            for (unsigned k = 0; futex.turn == which && k < 2 && !over(); k++) {
+            for (unsigned k = 0; futex.turn == which && k < 2 && !over(n); k++) {
                 struct timespec t;
                 clock_gettime(CLOCK_REALTIME, &t);
                 t.tv_nsec += 2000000;
@@ -150,7 +152,7 @@ static unsigned long futexes(unsigned which)
 static unsigned long mappings(unsigned seed)
 {
     unsigned long n = 0;
-    for (; !over(); n++) {
+    for (; !over(n); n++) {
         size_t pages = 1 + (seed + n) % 24, len = pages * PAGE;
         uint64_t *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (p == MAP_FAILED) {
@@ -204,7 +206,7 @@ static unsigned long registers(unsigned seed)
     uint64_t v[2] = {seed * 0x9e3779b97f4a7c15ull, ~(uint64_t)seed}, got[6];
     double d = seed + 0.5, back;
     uint32_t mxcsr = 0x1f80 | (seed & 3) << 13, mxcsr_got;
-    for (; !over(); n++) {
+    for (; !over(n); n++) {
         __asm__ volatile("ldmxcsr %[m]\n\tmovdqu %[v], %%xmm0\n\tmovdqa %%xmm0, %%xmm7\n\tmovdqa %%xmm0, %%xmm15\n\tfldl %[d]\n\t"
                          "mov $20000, %%ecx\n1:\tpaddq %%xmm7, %%xmm0\n\tpsubq %%xmm7, %%xmm0\n\tfld1\n\tfmulp\n\tdec %%ecx\n\tjnz 1b\n\t"
                          "movdqu %%xmm0, %[g]\n\tmovdqu %%xmm7, 16+%[g]\n\tmovdqu %%xmm15, 32+%[g]\n\tfstpl %[b]\n\tstmxcsr %[mg]"
@@ -220,12 +222,13 @@ static unsigned long registers(unsigned seed)
     return n;
 }
 
+// Ends only when an alarm and a signal have come.
 static unsigned long signals(unsigned seed)
 {
     unsigned long n = 0;
     struct itimerval it = {{0, 1000}, {0, 1000}};
     setitimer(ITIMER_REAL, &it, NULL);
-    for (; !over(); n++) {
+    for (; !over(n) || !__atomic_load_n(&alarms, __ATOMIC_RELAXED) || !__atomic_load_n(&kicks, __ATOMIC_RELAXED); n++) {
         pthread_t t = __atomic_load_n(&victims[(seed + n) % n_victims], __ATOMIC_ACQUIRE);
         if (t) pthread_kill(t, SIGUSR1);
         if (n % 16 == 0) usleep(200);
@@ -263,11 +266,7 @@ void stress(unsigned long ms)
     n_victims = KINDS;
     going.n = ending.n = KINDS;
     threads_run(KINDS, false, thread, NULL);
-    for (unsigned i = 0; i < KINDS; i++) {
-        printf("stress %s: %lu rounds\n", kinds[i].name, rounds[i]);
-        if (!rounds[i]) fail("stress: %s got nothing done", kinds[i].name);
-    }
+    for (unsigned i = 0; i < KINDS; i++) printf("stress %s: %lu rounds\n", kinds[i].name, rounds[i]);
     printf("stress: %lu alarms, %lu signals\n", alarms, kicks);
-    if (!alarms || !kicks) fail("stress: %lu alarms, %lu signals", alarms, kicks);
     if (futex.plain != futex_rounds) fail("stress: the lock let two in: %llu, not %llu", (unsigned long long)futex.plain, (unsigned long long)futex_rounds);
 }
