@@ -1,6 +1,7 @@
 // vCPUs on cores. See machine_cores.h.
 //
-// One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the vCPU
+// One vCPU per core as long as there are cores (not more than the host has processors: where they are fewer we know better than the host whose turn
+// it is, since a kick makes its vCPU the next); the rest are dealt out in a circle, and a core with several runs them in turns: until the vCPU
 // halts, until SLICE_NS are over (a timer of the real-time clock asks whoever runs on a shared core to yield), or until another vCPU of
 // the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits for it.
 //
@@ -110,7 +111,7 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
 {
     cores.hold = 1;
     cores.n = 1;
-    while (!one_core && cores.n < n && plat_core_start(cores.n, other_core, &cores.core[cores.n])) cores.n++;
+    while (!one_core && cores.n < n && cores.n < plat_core_count() && plat_core_start(cores.n, other_core, &cores.core[cores.n])) cores.n++;
     for (unsigned i = 0; i < n; i++) {
         struct core_list *k = &cores.core[i % cores.n];
         k->cpu[k->n++] = cpus[i];
