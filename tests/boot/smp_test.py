@@ -40,7 +40,7 @@ def run(m, what, name):
 def parts(m, name, scale, beside):
     """All parts. beside: the vCPUs have a core each. Where they have not, little is reordered."""
     ms = MS * scale
-    out = run(m, f"litmus {int(ms)}", name)
+    out = run(m, f"litmus {int(ms * (2 if beside else 1))}", name)
     if beside and re.search(r"^SB +0 of", out, re.M):
         print(f"WARN {name}: stores were never overtaken by loads, which the processor allows", flush=True)
     run(m, f"atomics {int(SECONDS / 3 * scale * 20000)}", name)
