@@ -73,6 +73,10 @@ include tests/unit/unit.mk
 include tests/variants.mk
 include tests/kick/kick.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
+# The guest's program of smp_test.py.
+$(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -pthread $(WARN) -o $@ $(filter %.c,$^)
 $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
@@ -89,11 +93,11 @@ $(B)/tests/powerloss.so: tests/boot/powerloss.c
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted virtio blk console icount peer metal metal_cores blk_metal bochs kick)
-.PHONY: test test-quick test-metal lint bench-peers
+    $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer metal metal_cores blk_metal bochs kick)
+.PHONY: test test-quick test-metal lint bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
@@ -105,6 +109,11 @@ lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rul
 $(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -fno-tree-vectorize -static -fno-strict-aliasing $(WARN) -o $@ $< -lm   # scalar stays scalar
+$(B)/bench/parallel: tests/bench/parallel.c | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $<
+bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
+	B=$(B) tests/bench/smp.py $(ARGS)
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
 	B=$(B) tests/bench/peers.py $(ARGS)
 

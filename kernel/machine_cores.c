@@ -1,9 +1,10 @@
 // vCPUs on cores. See machine_cores.h.
 //
-// One vCPU per core as long as there are cores; the rest are dealt out in a circle, and a core with several runs them in turns: until the
-// vCPU halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs on a
-// shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody waits
-// for it.
+// One vCPU per core as long as there are cores (not more than the host has processors: where they are fewer we know better than the host
+// whose turn it is, since a kick makes its vCPU the next); the rest are dealt out in a circle, and a core with several runs them in turns:
+// until the vCPU halts, until SLICE_NS are over (a timer of the virtual clock, so that it is deterministic under icount, asks whoever runs
+// on a shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody
+// waits for it.
 //
 // Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so
 // does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new generation, and a kick. Waiting is
@@ -32,8 +33,11 @@ static struct {
 
 static bool held(void) { return __atomic_load_n(&cores.hold, __ATOMIC_SEQ_CST); }
 
-// Who is halted had nothing to do when it came out; what came since was announced by a kick.
-static bool wants_to_run(struct vcpu *v) { return !v->halted || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST); }
+// Who came out halted had nothing to do, unless it was asked to yield before it looked (irq_look). What came since was announced by a kick.
+static bool wants_to_run(struct vcpu *v)
+{
+    return !v->halted || v->irq_look || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST);
+}
 
 static struct vcpu *next_vcpu(struct core_list *k)
 {
@@ -109,7 +113,7 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
 {
     cores.hold = 1;
     cores.n = 1;
-    while (!one_core && cores.n < n && plat_core_start(cores.n, other_core, &cores.core[cores.n])) cores.n++;
+    while (!one_core && cores.n < n && cores.n < plat_core_count() && plat_core_start(cores.n, other_core, &cores.core[cores.n])) cores.n++;
     for (unsigned i = 0; i < n; i++) {
         struct core_list *k = &cores.core[i % cores.n];
         k->cpu[k->n++] = cpus[i];
@@ -119,6 +123,7 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
         cpus[i]->shares_core = cores.core[i % cores.n].n > 1;
         cores.shared |= cpus[i]->shares_core;
     }
+    for (unsigned i = 0; i < n; i++) cpus[i]->crowded = cores.shared;
     timer_init(&cores.slice, CLOCK_VIRTUAL_, slice_over, NULL);
     wait_for_others();
     return cores.n;

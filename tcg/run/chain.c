@@ -60,6 +60,8 @@ static void chain_locked(struct vcpu *c, struct tb_exit *x, struct tb *to)
 {
     struct tcg *t = c->tcg;
     u32 sig = 0;
+    // Another vCPU may have changed the page tables between the two: then the same linear page is another physical one.
+    if (x->kind == EXIT_CHAIN && x->owner->page[0] != to->page[0]) return;
     if (x->kind == EXIT_GUARDED) {
         sig = c->xsig[c->ops->mmu_mode(c, to->mode)][xtlb_index(to->pc + to->cs_base)];
         if (!guard_ready(c, x, sig)) return;

@@ -10,11 +10,12 @@
 // Only then are the page's bytes read. A store to a YES page goes through translated code's slow path: it names the page in store_page,
 // then drops what it overlaps and raises the page's version, and then happens. So between the version's change and the bytes' change a
 // translator can read the old bytes. Either it read the version before, and its claim fails when the TB is registered; or after, and it has
-// seen store_page: it waits until that vCPU has passed. C code and devices write first and raise the version afterwards; they need no such
-// mark. A version that moves on also fails claims of those who read bytes next to the written ones; they try again, and run alone at the
-// third time.
+// seen store_page: it waits until that vCPU has passed. (Once: stores that set out meanwhile move the version on from what the claim
+// noted.) C code and devices write first and raise the version afterwards; they need no such mark. A version that moves on also fails
+// claims of those who read bytes next to the written ones; they try again, and run alone at the third time.
 //
-// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast.
+// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast. Emptying the cache leaves pages as
+// they are: their code will be wanted again, and claiming is dear. Those that hold none any more are NONE after the first store.
 #include <string.h>
 
 #include "kernel/base/bits.h"
@@ -75,7 +76,8 @@ static bool store_on_its_way(const struct vcpu *c, u64 page)
     return false;
 }
 
-// NONE -> NEW -> YES, for whoever comes first; others wait for it. Emptying the cache takes a page back to NONE under our feet: again then.
+// NONE -> NEW -> YES, for whoever comes first; others wait for it. Nobody else ends NEW, so the wait is this vCPU's own. A store may take
+// YES back to NONE at once; then the claim fails.
 static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
 {
     struct tcg *t = c->tcg;
@@ -97,8 +99,8 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
         tb_unlock(t, irqs);
         if (!mine) continue;
         vcpus_wait_passed(c);
-        state = CODE_PAGE_NEW;
-        __atomic_compare_exchange_n(&p->state, &state, CODE_PAGE_YES, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+        __atomic_store_n(&p->state, CODE_PAGE_YES, __ATOMIC_SEQ_CST);
+        return;
     }
 }
 
@@ -110,13 +112,9 @@ void tb_page_claim(struct vcpu *c, u64 page)
     struct code_page *p = page_make(c->tcg, page);
     if (!p) return;
     ASSERT(tr->n_claims < ARRAY_SIZE(tr->claim), "a block of more than %u pages", tr->n_claims);
-    u32 version;
-    for (;;) {
-        make_code_page(c, p, page);
-        version = __atomic_load_n(&p->version, __ATOMIC_SEQ_CST);
-        if (!store_on_its_way(c, page)) break;
-        vcpus_wait_passed(c);
-    }
+    make_code_page(c, p, page);
+    u32 version = __atomic_load_n(&p->version, __ATOMIC_SEQ_CST);
+    if (store_on_its_way(c, page)) vcpus_wait_passed(c);
     tr->claim[tr->n_claims].page = page;
     tr->claim[tr->n_claims++].version = version;
 }
@@ -166,7 +164,6 @@ void tb_pages_reset(struct tcg *t)
             if (p->state == CODE_PAGE_NONE) continue;
             p->head = NULL;
             p->version++;
-            __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
         }
 }
 

@@ -146,6 +146,15 @@ void cpu_run_async(struct vcpu *c, void (*fn)(struct vcpu *c, void *arg), void *
     post_event(c, VCPU_EV_ASYNC);
 }
 
+void vcpu_reset_run(struct vcpu *c)
+{
+    for (unsigned n = 0; n < 4; n++) __atomic_store_n(&c->posted[n], 0, __ATOMIC_SEQ_CST);
+    __atomic_and_fetch(&c->posted_events, ~(u32)(VCPU_EV_NMI | VCPU_EV_INIT | VCPU_EV_SIPI | VCPU_EV_RESET), __ATOMIC_SEQ_CST);
+    c->last_tb = NULL;             // or the next TB would be chained to where the guest was before
+    c->one_insn = c->alone = false;
+    c->few_insns = 0;
+}
+
 void vcpu_set_apic(struct vcpu *c, const struct apic_ops *ops, void *apic)
 {
     c->apic_ops = ops;

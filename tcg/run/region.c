@@ -3,7 +3,8 @@
 // The cache is cut into equal regions. A vCPU takes one and fills it from front to back, code in the region, TB structs and metadata in the
 // region's part of the arena, so making a TB takes no lock. When the regions are used up everything is dropped at once and the cache starts
 // anew: TBs then come back as they are used, which costs little at the speed of translation and needs no order of ageing. One vCPU has the
-// whole cache as its region; several have four regions each, so that one that translates more than the others gets more.
+// whole cache as its region; several have four regions each, so that one that translates more than the others gets more; fewer where the
+// cache is small, since the end of a region, where a TB of the greatest length would not fit, stays empty.
 #include <string.h>
 
 #include "kernel/base/bits.h"
@@ -11,7 +12,7 @@
 #include "tcg/run/softmmu.h"
 #include "tcg/run/tcg.h"
 
-enum { REGIONS_PER_VCPU = 4, REGION_MIN = 2 * TB_CODE_MAX, BYTES_PER_TB = 256 };
+enum { REGIONS_PER_VCPU = 4, REGION_MIN = 2 * TB_CODE_MAX, REGION_GOOD = 8 * TB_CODE_MAX, BYTES_PER_TB = 256 };
 
 u64 tcg_cache_min(unsigned vcpus) { return 2 * MIB + (u64)vcpus * REGION_MIN; }
 
@@ -20,7 +21,7 @@ static bool regions_make(struct tcg *t)
     unsigned vcpus = t->cfg.vcpus > 1 ? t->cfg.vcpus : 1;
     t->n_regions = vcpus == 1 ? 1 : vcpus * REGIONS_PER_VCPU;
     u64 room = t->size - t->first;
-    while (t->n_regions > vcpus && room / t->n_regions < REGION_MIN) t->n_regions--;
+    while (t->n_regions > vcpus && room / t->n_regions < REGION_GOOD) t->n_regions--;
     t->region_size = align_down(room / t->n_regions, 64);
     t->max_tbs = (u32)(t->region_size / BYTES_PER_TB);
     t->regions = plat_pages_alloc(t->n_regions * sizeof *t->regions);

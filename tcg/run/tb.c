@@ -149,20 +149,32 @@ static unsigned insns_limit(struct vcpu *c)
 // Instructions that the next TB may have if it is to run once and be forgotten; 0: it is a TB like others.
 static unsigned oneshot_insns(const struct vcpu *c) { return c->one_insn ? 1 : c->few_insns; }
 
+// Claims the page of c->pc. Claiming may park c, and who empties the cache meanwhile makes it forget its translations: the page tables may
+// say something else now. Returns the address of the first byte. May raise the guest's fetch fault.
+static struct gpa first_claim(struct vcpu *c, u64 cs_base, unsigned mmu)
+{
+    struct gva at = gva(c->pc + cs_base);
+    for (;;) {
+        struct gpa pa = mem_code_gpa(c, at, mmu);
+        c->tr->n_claims = 0;
+        tb_page_claim(c, pa.v >> PAGE_SHIFT);
+        if (mem_code_gpa(c, at, mmu).v == pa.v) return pa;
+    }
+}
+
 // The block at c->pc, translated and emitted, known to nobody yet but tb_by_host. May raise the guest's fetch fault.
-static struct tb *tb_make(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
+static struct tb *tb_make(struct vcpu *c, u64 cs_base, u32 mode)
 {
     struct translator *tr = c->tr;
     struct ir_block *b = tr->block;
     u64 start = read_tsc();
-    tr->n_claims = 0;
+    b->mmu = (u8)c->ops->mmu_mode(c, mode);
     tr->claiming = !oneshot_insns(c);                  // (mem_fetch claims further pages)
-    if (tr->claiming) tb_page_claim(c, pa.v >> PAGE_SHIFT);
+    struct gpa pa = tr->claiming ? first_claim(c, cs_base, b->mmu) : mem_code_gpa(c, gva(c->pc + cs_base), b->mmu);
     b->n = 0;
     b->pc = c->pc;
     b->cs_base = cs_base;
     b->mode = mode;
-    b->mmu = (u8)c->ops->mmu_mode(c, mode);
     b->n_insns = b->len = 0;
     b->page[0] = pa.v >> PAGE_SHIFT;
     b->page[1] = ~0ull;
@@ -224,12 +236,12 @@ static struct tb *tb_register(struct vcpu *c, struct tb *tb)
     return is;
 }
 
-static struct tb *tb_new(struct vcpu *c, struct gpa pa, u64 cs_base, u32 mode)
+static struct tb *tb_new(struct vcpu *c, u64 cs_base, u32 mode)
 {
     struct tb *tb = NULL;
     for (unsigned n = 0; !tb; n++) {
         if (n == TRIES_BESIDE_OTHERS) exclusive_begin(c);
-        tb = tb_register(c, tb_make(c, pa, cs_base, mode));
+        tb = tb_register(c, tb_make(c, cs_base, mode));
     }
     exclusive_end(c);
     return tb;
@@ -253,7 +265,7 @@ struct tb *tb_get(struct vcpu *c)
     c->ops->tb_mode(c, &cs_base, &mode);
     struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), c->ops->mmu_mode(c, mode));
     if (oneshot_insns(c)) {
-        struct tb *tb = tb_make(c, pa, cs_base, mode);
+        struct tb *tb = tb_make(c, cs_base, mode);
         c->one_insn = false;
         c->few_insns = 0;
         return tb;
@@ -265,7 +277,7 @@ struct tb *tb_get(struct vcpu *c)
         tb_unlock(t, irqs);
         tb = NULL;
     }
-    if (!tb) tb = tb_new(c, pa, cs_base, mode);
+    if (!tb) tb = tb_new(c, cs_base, mode);
     sign(c, tb, tb->second_sig, ((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE);
     sign(c, tb, tb->first_sig, c->pc + cs_base);
     if (tb->jc_class != JC_NONE && !t->cfg.no_chain) jc_put(c, tb);

@@ -228,7 +228,7 @@ void tb_unchain(struct tcg *t, struct tb *tb);         // no jump leads to tb or
 // Gives tb back its entry in the lists of its pages. tb_lock held.
 void tb_page_add(struct tcg *t, struct tb *tb);
 void tb_page_remove(struct tcg *t, struct tb *tb);
-// All pages hold no code; only while exclusive.
+// No page lists a TB any more, and no claim holds; only while exclusive.
 void tb_pages_reset(struct tcg *t);
 // c is about to translate bytes of guest-physical page `page` (address >> 12): from now on every store to it is seen. May park c.
 void tb_page_claim(struct vcpu *c, u64 page);

@@ -101,6 +101,8 @@ struct vcpu {
     bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
     bool alone;                        // run the next TB with all other vCPUs parked
     bool shares_core;                  // others run on this core in turns: vcpu_run returns on HLT. Constant
+    bool crowded;                      // some vCPUs share a core, maybe not this one: PAUSE counts. Constant, the same for all
+    u32 n_pauses;
 
     const struct guest_ops *ops;
     struct tcg *tcg;
@@ -166,6 +168,9 @@ struct vcpu *vcpu_on_core(unsigned id);
 // No vCPU of this core has anything to do; c is one of them: sleeps until an interrupt, or moves time on under icount. BQL held; given up
 // meanwhile.
 void vcpu_core_idle(struct vcpu *c);
+// What a machine reset takes away besides the guest's registers: interrupts and events on their way to c, and how it left translated code.
+// Nobody runs.
+void vcpu_reset_run(struct vcpu *c);
 // Leaves whatever translated code or helper is running, back into vcpu_run. Own core, BQL not held.
 NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that

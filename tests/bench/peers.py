@@ -8,32 +8,15 @@ then how many times that the others take, and the time from start to the shell's
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "boot"))
 import machine  # noqa: E402
 
 BENCH = os.path.join(machine.BUILD, "bench", "bench")
-
-
-def make_initrd(tmp):
-    """The default RAM disk with the benchmark laid over it: the kernel unpacks concatenated archives one after the other."""
-    root = os.path.join(tmp, "root", "bin")
-    os.makedirs(root)
-    shutil.copy(BENCH, os.path.join(root, "bench"))
-    names = b"bin\nbin/bench\n"
-    extra = subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=os.path.join(tmp, "root"), input=names, capture_output=True,
-                           check=True).stdout
-    out = os.path.join(tmp, "initrd")
-    with open(os.path.join(machine.GUEST, "initrd"), "rb") as f, open(out, "wb") as g:
-        base = f.read()
-        g.write(base + b"\0" * (-len(base) % 4) + extra)
-    return out
 
 
 def parse(text):
@@ -69,21 +52,20 @@ def main():
     a = ap.parse_args()
     kinds = ["native", "cupel"] + ([] if a.no_peer else ["qemu"])
     times, prompts, sums, wrong = {k: {} for k in kinds}, {k: [] for k in kinds}, {}, 0
-    with tempfile.TemporaryDirectory() as tmp:
-        initrd = make_initrd(tmp)
-        for turn in range(a.runs):
-            for k in kinds:
-                if k == "native":
-                    rows = parse(subprocess.run([BENCH, str(a.span)], capture_output=True, text=True, check=True).stdout)
-                else:
-                    rows, prompt = run_guest(k, initrd, a.span, a.options)
-                    prompts[k].append(prompt)
-                for name, (ns, total) in rows.items():
-                    times[k].setdefault(name, []).append(ns)
-                    if sums.setdefault(name, total) != total:
-                        print(f"{k}: {name} gives {total}, native {sums[name]}", file=sys.stderr)
-                        wrong += 1
-                print(f"turn {turn + 1}: {k} done", file=sys.stderr, flush=True)
+    initrd = machine.initrd_with({"bin/bench": BENCH})
+    for turn in range(a.runs):
+        for k in kinds:
+            if k == "native":
+                rows = parse(subprocess.run([BENCH, str(a.span)], capture_output=True, text=True, check=True).stdout)
+            else:
+                rows, prompt = run_guest(k, initrd, a.span, a.options)
+                prompts[k].append(prompt)
+            for name, (ns, total) in rows.items():
+                times[k].setdefault(name, []).append(ns)
+                if sums.setdefault(name, total) != total:
+                    print(f"{k}: {name} gives {total}, native {sums[name]}", file=sys.stderr)
+                    wrong += 1
+            print(f"turn {turn + 1}: {k} done", file=sys.stderr, flush=True)
     med = {k: {n: statistics.median(v) for n, v in times[k].items()} for k in kinds}
     others = kinds[1:]
     print(f"{'workload':10} {'native ns':>12} " + " ".join(f"{k + ' x':>9}" for k in others) + ("   qemu/cupel" if "qemu" in kinds else ""))

@@ -124,6 +124,25 @@ def guest_args(initrd="initrd"):
     return ["-kernel", os.path.join(GUEST, "vmlinuz"), "-initrd", os.path.join(GUEST, initrd)]
 
 
+def initrd_with(files):
+    """The default RAM disk with further programs, {name in the guest: file here}, laid over it: the kernel unpacks concatenated archives one
+    after the other. Returns the file's name; it goes when the test ends."""
+    tmp = tempfile.mkdtemp(prefix="cupel-initrd-")
+    atexit.register(shutil.rmtree, tmp, True)
+    root, names = os.path.join(tmp, "root"), []
+    for name, path in files.items():
+        os.makedirs(os.path.join(root, os.path.dirname(name)), exist_ok=True)
+        shutil.copy(path, os.path.join(root, name))
+        names += [d for d in (os.path.dirname(name),) if d and d not in names] + [name]
+    extra = subprocess.run(["cpio", "-o", "-H", "newc", "-R", "0:0", "--quiet"], cwd=root, input="\n".join(names).encode() + b"\n",
+                           capture_output=True, check=True).stdout
+    out = os.path.join(tmp, "initrd")
+    with open(os.path.join(GUEST, "initrd"), "rb") as f, open(out, "wb") as g:
+        base = f.read()
+        g.write(base + b"\0" * (-len(base) % 4) + extra)
+    return out
+
+
 def hosted(*args, log="hosted"):
     """build/cupel (or another binary: CUPEL=...) with the given options."""
     cupel = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))

@@ -114,12 +114,7 @@ void x86_cpu_reset(struct x86_cpu *c, bool init)
     tlb_flush(&c->v);
 }
 
-// What devices posted to the machine before the reset is not for the one after it.
-static void x86_reset(struct vcpu *v)
-{
-    for (unsigned n = 0; n < 4; n++) __atomic_store_n(&v->posted[n], 0, __ATOMIC_SEQ_CST);
-    x86_cpu_reset(x86(v), false);
-}
+static void x86_reset(struct vcpu *v) { x86_cpu_reset(x86(v), false); }
 
 // ---- the register dump, in the layout of QEMU's "info registers" -----------------------------------------------------------
 

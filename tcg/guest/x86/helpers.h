@@ -87,10 +87,10 @@ X86_HELPER(clac);         // [leave]
 X86_HELPER(hlt);          // b next pc. [leaver]
 X86_HELPER(mwait);        // b next pc: as HLT. [leaver]
 X86_HELPER(monitor);      // checks only
-X86_HELPER(pause);        // nothing now; a spin hint
+X86_HELPER(pause);        // only where vCPUs share cores (vcpu.crowded): gives the core away now and then. [leave]
 
 // ---- system registers (sysinsn.c, msr.c, cpuid.c) ----
-X86_HELPER(cpuid);
+X86_HELPER(cpuid);        // [leave]: serialises
 X86_HELPER(rdtsc);        // writes RAX, RDX
 X86_HELPER(rdtscp);
 X86_HELPER(random);       // [fw] the next number of the vCPU's seeded generator

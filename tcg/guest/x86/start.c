@@ -16,7 +16,11 @@ struct vcpu *x86_vcpu_new(struct tcg *t, struct phys *p, unsigned index, unsigne
     return vcpu_init(&c->v, t, p, &x86_guest_ops, index) ? &c->v : NULL;
 }
 
-void x86_vcpu_reset(struct vcpu *c) { c->ops->reset(c); }
+void x86_vcpu_reset(struct vcpu *c)
+{
+    c->ops->reset(c);
+    vcpu_reset_run(c);
+}
 
 static void set_segment(struct x86_cpu *x, unsigned n, u16 sel, u32 attr)
 {

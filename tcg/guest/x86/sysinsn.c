@@ -137,7 +137,15 @@ X86_HELPER(monitor)
     if ((u32)c->regs[G_RCX]) x86_raise(x86(c), EXC_GP, 0);
     return 0;
 }
-X86_HELPER(pause) { return 0; }
+// Who spins for a lock may wait for a vCPU that cannot run as long as this one has the core. Not at once, though: most waiting is short,
+// and for vCPUs on other cores (the answer to an interprocessor interrupt); who gives his core away then does not get it back in time. 256
+// times through the loop are some 20 us, well more than an answer takes and far less than a slice.
+X86_HELPER(pause)
+{
+    enum { PAUSES_PER_YIELD = 256 };
+    if (c->shares_core && ++c->n_pauses % PAUSES_PER_YIELD == 0) c->run_result |= VCPU_EV_YIELD;
+    return 0;
+}
 
 // ---- control registers -----------------------------------------------------------------------------------------------
 

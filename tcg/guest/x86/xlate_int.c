@@ -149,7 +149,10 @@ bool xlate_lea(struct xlate *x, const struct x86_insn *i)
 bool xlate_xchg(struct xlate *x, const struct x86_insn *i)
 {
     if (i->opcode == 0x90 && (!i->rex || !(i->rex & 1))) {
-        if (i->rep == 0xf3) {
+        if (i->rep == 0xf3 && x->c->crowded) {
+            xlate_helper(x, x86_helper_pause, IR_NONE, IR_IMM, 0, IR_IMM, 0, 0);
+            xlate_end_leave(x);
+        } else if (i->rep == 0xf3) {
             struct ir_op *pause = ir_new(x->b, IR_HOST, 0);
             pause->host = (struct ir_host){.enc = HOST_LEGACY, .opcode = 0x90, .pp = 0xf3};
         }

@@ -1,5 +1,7 @@
 // System instructions: a call of the helper that means them, and the end of the block where the mode word, the page tables or the chance of
-// an interrupt may have changed (helpers.h marks them). CPL 0 was checked by the driver where the table says so.
+// an interrupt may have changed (helpers.h marks them). Serialising instructions (SDM 3A 8.3) end it too: what follows them may have been
+// written by another processor since the block was entered, and must be fetched anew. CPL 0 was checked by the driver where the table says
+// so.
 #include "kernel/base/bits.h"
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/system.h"
@@ -56,7 +58,7 @@ bool xlate_mwait(struct xlate *x, const struct x86_insn *i) { return halt(x, x86
 bool xlate_monitor(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_monitor); }
 
 // ---- identification, time, MSRs --------------------------------------------------------------------------------------
-bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_cpuid); }
+bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_cpuid); }
 bool xlate_rdtsc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtsc); }
 bool xlate_rdtscp(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtscp); }
 bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdpmc); }
@@ -196,8 +198,16 @@ bool xlate_arpl(struct xlate *x, const struct x86_insn *i)
 
 bool xlate_sgdt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sgdt); }
 bool xlate_sidt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sidt); }
-bool xlate_lgdt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_lgdt); }
-bool xlate_lidt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_lidt); }
+
+static bool with_ea_leave(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+{
+    with_ea(x, i, fn);
+    xlate_end_leave(x);
+    return true;
+}
+
+bool xlate_lgdt(struct xlate *x, const struct x86_insn *i) { return with_ea_leave(x, i, x86_helper_lgdt); }
+bool xlate_lidt(struct xlate *x, const struct x86_insn *i) { return with_ea_leave(x, i, x86_helper_lidt); }
 
 // RDFSBASE RDGSBASE WRFSBASE WRGSBASE: ModRM.reg 0..3.
 bool xlate_rwbase(struct xlate *x, const struct x86_insn *i)
@@ -216,8 +226,8 @@ bool xlate_rwbase(struct xlate *x, const struct x86_insn *i)
 bool xlate_swapgs(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_swapgs); }
 
 // ---- caches and translations -------------------------------------------------------------------------------------------
-bool xlate_invd(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_wbinvd); }
-bool xlate_wbinvd(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_wbinvd); }
+bool xlate_invd(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wbinvd); }
+bool xlate_wbinvd(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wbinvd); }
 
 bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
 {
