@@ -57,10 +57,10 @@ static UNUSED void queue_setup(struct driver *v, unsigned n, u16 size)
     wr(v, v->common + 0x20, DESC + off, 8);
     wr(v, v->common + 0x28, AVAIL + off, 8);
     wr(v, v->common + 0x30, USED + off, 8);
-    wr(v, v->common + 0x1c, 1, 2);
     v->avail[n] = v->used[n] = 0;
     phys_st(v->p, gpa(AVAIL + off), 0, 4);
     phys_st(v->p, gpa(USED + off), 0, 4);
+    wr(v, v->common + 0x1c, 1, 2);           // a running device may look at the rings from now on
 }
 
 static UNUSED void start(struct driver *v, u64 features, unsigned nqueues)
