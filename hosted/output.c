@@ -51,7 +51,8 @@ static void write_all(int fd, const u8 *p, size_t n)
 static bool out_lock(struct outbuf *o)
 {
     bool was = core_irq_save();
-    for (unsigned n = 0; __atomic_exchange_n(&o->lock, 1, __ATOMIC_ACQUIRE); n++) plat_relax(n);   // the holder may wait for a slow terminal
+    // The holder may wait for a slow terminal.
+    for (unsigned n = 0; __atomic_exchange_n(&o->lock, 1, __ATOMIC_ACQUIRE); n++) plat_relax(n);
     return was;
 }
 

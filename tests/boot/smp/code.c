@@ -6,7 +6,8 @@
 //   fresh    a new page each time, at an address that was another function's a moment ago
 //   remapped the page is exchanged by mmap over it
 //   behind   what is rewritten follows the serialising instruction in one straight piece of code with the look at the flag
-//   racing   the caller does not wait: while an aligned operand is being rewritten it must see the values in order, and the last one after the flag
+//   racing   the caller does not wait: while an aligned operand is being rewritten it must see the values in order, and the last one
+//            after the flag
 //   data     words beside a function on its page are stored to all the time: the function must get on
 #define _GNU_SOURCE
 #include <string.h>
