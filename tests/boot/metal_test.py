@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """Cupel on the bare machine (QEMU + OVMF) boots the default guest into its shell. Translated twice, so the times are long."""
+import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 
 from linux import check_clock, shell_checks
-from machine import case, check, finish, metal, skip
+from machine import BUILD, case, check, finish, metal, skip
 
 QUICK = "quick" in sys.argv[1:]
 
@@ -24,7 +28,35 @@ def test_boot(machine="q35", full=True):
     check(f"{machine}: poweroff", m.wait(180) == 0, m.proc.returncode)
 
 
+def image_with(directory, conf):
+    """build/cupel.img with another cupel.conf on its EFI system partition, which begins at 1 MiB."""
+    image, path = os.path.join(directory, "cupel.img"), os.path.join(directory, "cupel.conf")
+    shutil.copy(os.path.join(BUILD, "cupel.img"), image)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(conf)
+    subprocess.run(["mcopy", "-o", "-i", f"{image}@@1M", path, "::/cupel.conf"], check=True)
+    return image
+
+
+def test_cores(vcpus, cores):
+    """Several vCPUs, each on a core of its own or in turns where there are fewer."""
+    name = f"{vcpus} vCPUs on {cores} cores"
+    with tempfile.TemporaryDirectory(prefix="cupel-smp-") as tmp:
+        image = image_with(tmp, "timeout = 0\n[linux]\nkernel = \\guest\\vmlinuz\ninitrd = \\guest\\initrd\n"
+                                f"append = console=ttyS0\nmemory = 512M\nsmp = {vcpus}\n")
+        m = metal("-smp", str(cores), image=image, log=f"metal-smp{vcpus}-{cores}")
+        m.login(900)
+        print(f"{name}: prompt after {time.monotonic() - m.start:.0f} s", flush=True)
+        out, _ = m.shell("nproc; dmesg | grep 'smp: Brought up'", 120)
+        check(f"{name}: all are up", f"\n{vcpus}\n" in "\n" + out and f"1 node, {vcpus} CPUs" in out, out)
+        out, _ = m.shell("for i in 1 2 3 4 5 6; do (seq 1 2000 | sort -rn | md5sum) & done; wait; echo done", 300)
+        check(f"{name}: processes beside each other", out.count("  -") == 6 and len(set(x for x in out.split() if len(x) == 32)) == 1, out)
+        m.send("poweroff\n")
+        check(f"{name}: poweroff", m.wait(180) == 0, m.proc.returncode)
+
+
 case(test_boot)
+case(test_cores, 2, 2)
 if QUICK:
     skip("machine pc", "quick run")
 else:
