@@ -410,7 +410,11 @@ void machine_stop(void)
     vcpu_request_stop(m.cpu);
 }
 
-void machine_cont(void) { m.stopped = false; }
+void machine_cont(void)
+{
+    m.stopped = false;
+    plat_core_kick(0);            // it waits in wait_while_stopped
+}
 
 static void info_icount(void (*out)(void *o, const char *s), void *o)
 {
