@@ -83,6 +83,20 @@ def test_engine(cpus, accel, scale, whole=False):
     end(m, name)
 
 
+def test_one_processor():
+    """Four vCPUs where the host gives one processor: they take turns without being told."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        m = boot(4, None, "one-processor", "-no-reboot")
+    finally:
+        os.sched_setaffinity(0, allowed)
+    check("one processor: one thread runs vCPUs", len(os.listdir(f"/proc/{m.proc.pid}/task")) < 4, os.listdir(f"/proc/{m.proc.pid}/task"))
+    count(m, 4, "one processor")
+    run(m, f"stress {MS // 5}", "one processor")
+    end(m, "one processor")
+
+
 def test_offline():
     """INIT and SIPI while the others run: processors leave and come back."""
     m = boot(3, None, "offline", "-no-reboot")
@@ -153,6 +167,8 @@ for _ in range(ROUNDS):
     case(test_engine, 2, "thread=single", 0.2)
     case(test_engine, 2, "exit=poll", 0.2)
     case(test_engine, 2, "chain=off", 0.1)
+    case(test_engine, 2, "tb-size=4", 0.1)
+    case(test_one_processor)
     case(test_offline)
     case(test_whole)
 finish()
