@@ -6,9 +6,9 @@
 // on a shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody
 // waits for it.
 //
-// Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to stop and goes to its waiting place; so
-// does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new generation, and a kick. Waiting is
-// plat_idle under the BQL, so no kick is lost.
+// Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to yield (which, if it comes late, does no
+// harm) and goes to its waiting place; so does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new
+// generation, and a kick. Waiting is plat_idle under the BQL, so no kick is lost.
 #include "kernel/machine_cores.h"
 
 #include "devices/clock.h"
@@ -65,7 +65,7 @@ static void hold_all(u32 events)
     if (__atomic_exchange_n(&cores.hold, 1, __ATOMIC_SEQ_CST)) return;
     for (unsigned k = 0; k < cores.n; k++)
         for (unsigned n = 0; n < cores.core[k].n; n++)
-            if (k != plat_core_id()) vcpu_request_stop(cores.core[k].cpu[n]);
+            if (k != plat_core_id()) vcpu_request_yield(cores.core[k].cpu[n]);
 }
 
 static void core_run(struct core_list *k)

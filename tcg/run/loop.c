@@ -93,7 +93,7 @@ void vcpu_kick(struct vcpu *c)
         __atomic_or_fetch(&running->posted_events, VCPU_EV_YIELD, __ATOMIC_SEQ_CST);
         __atomic_store_n(&running->exit_request, 1, __ATOMIC_SEQ_CST);
     }
-    if (c->core != plat_core_id()) plat_core_kick(c->core);
+    if (c->core != plat_core_id() && !__atomic_load_n(&c->polling, __ATOMIC_SEQ_CST)) plat_core_kick(c->core);
 }
 
 static void post_event(struct vcpu *c, u32 ev)
@@ -248,6 +248,29 @@ void vcpu_helper_done(struct vcpu *c)
 
 // ---- the loop ----------------------------------------------------------------------------------------------------------------------
 
+// vCPUs that talk to each other halt for microseconds at a time, and getting a core to sleep and awake again takes longer. So after a
+// wait that was short, the next one begins with looking at exit_request for POLL_TICKS. Whoever kicks meanwhile either sees `polling` and
+// needs no interrupt, or comes too late and is seen below.
+enum { POLL_TICKS = 60000, SHORT_TICKS = 4 * POLL_TICKS };
+
+static bool poll_for_kick(struct vcpu *c)
+{
+    u64 start = __builtin_ia32_rdtsc();
+    __atomic_store_n(&c->polling, 1, __ATOMIC_SEQ_CST);
+    while (!__atomic_load_n(&c->exit_request, __ATOMIC_RELAXED) && __builtin_ia32_rdtsc() - start < POLL_TICKS) __builtin_ia32_pause();
+    __atomic_store_n(&c->polling, 0, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST);
+}
+
+static void sleep_for_kick(struct vcpu *c)
+{
+    u64 start = __builtin_ia32_rdtsc();
+    bql_lock();
+    if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) plat_idle();
+    bql_unlock();
+    c->poll_next = tcg_shared(c->tcg) && __builtin_ia32_rdtsc() - start < SHORT_TICKS;
+}
+
 static void idle(struct vcpu *c)
 {
     if (c->shares_core) {
@@ -259,9 +282,7 @@ static void idle(struct vcpu *c)
         return;
     }
     vcpu_park(c);
-    bql_lock();
-    if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) plat_idle();
-    bql_unlock();
+    if (!c->poll_next || !poll_for_kick(c)) sleep_for_kick(c);
     vcpu_unpark(c);
 }
 

@@ -85,8 +85,8 @@ class Machine:
     def login(self, timeout=240):
         """Waits for the first prompt and makes the console fit for shell(): no kernel messages in between, no line folding."""
         self.expect(PROMPT, timeout)
-        self.send("dmesg -n 1; stty cols 2000\n")
-        self.expect(r"stty cols 2000\s*\n", timeout)
+        self.send("dmesg -n 1; stty cols 2000; echo re''ady\n")      # (a kernel message may still come in the midst of the echo)
+        self.expect(r"ready\s*\n", timeout)
         self.expect(PROMPT, timeout)
 
     def shell(self, command, timeout=60):
