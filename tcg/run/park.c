@@ -22,6 +22,16 @@ enum { KICK_AGAIN = 1 << 14 };     // turns of a waiting loop after which those 
 static bool is_parked(const struct vcpu *v) { return __atomic_load_n(&v->parked, __ATOMIC_SEQ_CST); }
 static struct vcpu *owner(const struct tcg *t) { return __atomic_load_n(&t->exclusive, __ATOMIC_SEQ_CST); }
 
+// Code was written where this processor may have fetched other code from: it must execute a serialising instruction first (SDM 3A 8.1.3).
+static void see_new_code(struct vcpu *c)
+{
+    u64 now = __atomic_load_n(&c->tcg->n_flushes, __ATOMIC_ACQUIRE);
+    u32 a = 0, b, r, d;
+    if (c->flushes == now) return;
+    c->flushes = now;
+    __asm__ volatile("cpuid" : "+a"(a), "=b"(b), "=c"(r), "=d"(d) : : "memory");
+}
+
 void vcpu_park(struct vcpu *c) { __atomic_store_n(&c->parked, 1, __ATOMIC_SEQ_CST); }
 
 void vcpu_unpark(struct vcpu *c)
@@ -34,6 +44,7 @@ void vcpu_unpark(struct vcpu *c)
         vcpu_park(c);
         for (unsigned n = 1; owner(t); n++) plat_relax(n);
     }
+    see_new_code(c);
     __atomic_store_n(&c->seen, __atomic_load_n(&t->epoch, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
 }
 

@@ -124,6 +124,7 @@ struct vcpu {
     // ---- atomics: owner writes, others read (tcg/run/park.c) ----
     u32 seen;                          // tcg.epoch at the last turn of the loop
     u32 parked;                        // does nothing
+    u64 flushes;                       // tcg.n_flushes when it last made sure of seeing the new code
     u32 polling;                       // halted, and looks at exit_request itself: a kick needs no interrupt
     bool poll_next;                    // the last wait was short
     u64 store_page[2];                 // guest-physical pages (address >> 12) with code that a store may be on its way to; ~0 none

@@ -155,7 +155,7 @@ def peer(*args, log="peer"):
     return Machine(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nographic", "-net", "none", *args], log=log_path(log))
 
 
-def metal(*args, image=None, memory="1G", machine="q35", log="metal"):
+def metal(*args, image=None, memory="1G", machine="q35", accel="tcg", log="metal"):
     """build/cupel.img booted by OVMF in QEMU, from a snapshot (the firmware may write to its boot disk)."""
     image = image or os.path.join(BUILD, "cupel.img")
     if not os.path.exists(image):
@@ -164,7 +164,7 @@ def metal(*args, image=None, memory="1G", machine="q35", log="metal"):
     atexit.register(shutil.rmtree, tmp, True)
     nvram = os.path.join(tmp, "vars.fd")
     shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", nvram)
-    return Machine(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-machine", machine, "-m", memory, "-nographic", "-net", "none",
+    return Machine(["qemu-system-x86_64", "-accel", accel, "-cpu", "max", "-machine", machine, "-m", memory, "-nographic", "-net", "none",
                     "-no-reboot",
                     "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
                     "-drive", f"if=pflash,format=raw,unit=1,file={nvram}",
