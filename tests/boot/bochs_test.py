@@ -32,7 +32,7 @@ isa-debug-exit = 0xf4
 kernel = \guest\tick.elf
 drive = /guest/disk.img
 memory = 16M
-accel = tcg,tb-size=2M
+accel = tcg,tb-size=4M
 isa-debug-exit = 0xf4,4
 [nodisk]
 kernel = \guest\tick.elf
