@@ -15,7 +15,7 @@ ENTRY = r"""
 kernel = \guest\kick.elf
 append = rounds={rounds}
 memory = 16M
-accel = tcg,tb-size=2M,exit={mode}
+accel = tcg,tb-size=4M,exit={mode}
 isa-debug-exit = 0xf4,4
 """
 
