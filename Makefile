@@ -94,7 +94,7 @@ INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tes
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
     $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer metal metal_cores blk_metal bochs kick)
-.PHONY: test test-quick test-metal lint bench-peers bench-smp
+.PHONY: test test-quick test-metal lint bench-blk bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
@@ -112,6 +112,11 @@ $(B)/bench/bench: tests/bench/bench.c | $(B)/deps.build
 $(B)/bench/parallel: tests/bench/parallel.c | $(B)/deps.build
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -static -fno-strict-aliasing $(WARN) -o $@ $<
+$(B)/bench/blk: tests/bench/blk.c | $(B)/deps.build
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -static -pthread -fno-strict-aliasing $(WARN) -o $@ $<
+bench-blk: $(B)/cupel $(B)/bench/blk $(GUEST) | $(B)/deps.test ## virtio-blk with and without a data plane: build/cupel and QEMU's TCG, in turns
+	B=$(B) tests/bench/blk.py $(ARGS)
 bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
 	B=$(B) tests/bench/smp.py $(ARGS)
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
