@@ -127,7 +127,7 @@ def table(rates, kinds):
 
 def main():
     ap = argparse.ArgumentParser()
-    ap.add_argument("--runs", type=int, default=3)
+    ap.add_argument("--runs", type=int, default=5)
     ap.add_argument("--scale", type=float, default=1, help="of the number of operations")
     ap.add_argument("--smp", type=int, default=1, help="vCPUs, and queues of the disk")
     ap.add_argument("--dir", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else None, help="where the disk's image goes")
