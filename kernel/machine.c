@@ -33,7 +33,6 @@ static struct machine {
     struct tcg *tcg;
     struct vcpu *cpus[VCPUS_MAX];
     struct vcpu *cpu;             // cpus[0], which boots; the chips' wires end there
-    unsigned n_cores;
     struct ioapic *ioapic;
     struct pic *pic;
     struct irq isa[ISA_IRQS], gsi[GSIS];
@@ -168,7 +167,7 @@ static void attention(void)
 static bool iothreads_create(char *err, size_t errlen)
 {
     for (unsigned i = 0; i < m.cfg.niothreads; i++)
-        if (!(m.io[i] = plat_io_start(io_serve, &m.io[i]))) return fail(err, errlen, "iothread: this machine has no thread or core to give to I/O");
+        if (!(m.io[i] = plat_io_start(io_serve, &m.io[i]))) return fail(err, errlen, "iothread: the bare machine gives no core to I/O yet; leave iothread out, the disk is then served under the big lock");
     return true;
 }
 
@@ -257,21 +256,20 @@ static bool config_check(char *err, size_t errlen)
         fmt_snprintf(err, errlen, "smp: at most %d vCPUs, not %u", VCPUS_MAX, c->smp);
         return false;
     }
-    if (c->tb_size && c->tb_size < tcg_cache_min(c->smp)) {
-        fmt_snprintf(err, errlen, "tb-size: %u vCPUs need a code cache of at least %llu MiB", c->smp,
-                     (unsigned long long)((tcg_cache_min(c->smp) + MIB - 1) / MIB));
+    u64 cache_min = max_u64(MACHINE_TB_SIZE_MIN, align_up(tcg_cache_min(c->smp), MIB));
+    if (c->tb_size && c->tb_size < cache_min) {
+        fmt_snprintf(err, errlen, "tb-size: the code cache of %u vCPU%s needs at least %llu MiB", c->smp, c->smp > 1 ? "s" : "",
+                     (unsigned long long)(cache_min / MIB));
         return false;
     }
     if (c->ram_size < 16 * MIB || c->ram_size % MIB) return fail(err, errlen, "memory: at least 16 MiB, in whole MiB");
-    if (c->tb_size && c->tb_size < MACHINE_TB_SIZE_MIN) return fail(err, errlen, "tb-size: the code cache needs at least 4 MiB");
     return true;
 }
 
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
-    static const struct plat_events events = {
-
-        .timer = clocks_run_expired, .attention = attention, .console_input = console_input, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
+    static const struct plat_events events = {.timer = clocks_run_expired, .attention = attention, .console_input = console_input,
+                                              .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (m.cfg.icount.on && !m.cfg.seeded) m.cfg.seed = ICOUNT_SEED;
@@ -387,7 +385,7 @@ static enum machine_end run(int *code)
 
 enum machine_end machine_run(int *code)
 {
-    m.n_cores = cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
+    cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
     bql_lock();
     clock_resume_vm();
     bql_unlock();

@@ -109,7 +109,7 @@ static void slice_over(void *opaque UNUSED)
     timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
 }
 
-unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
+void cores_start(struct vcpu **cpus, unsigned n, bool one_core)
 {
     cores.hold = 1;
     cores.n = 1;
@@ -126,7 +126,6 @@ unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core)
     for (unsigned i = 0; i < n; i++) cpus[i]->crowded = cores.shared;
     timer_init(&cores.slice, CLOCK_VIRTUAL_, slice_over, NULL);
     wait_for_others();
-    return cores.n;
 }
 
 void cores_release(void)

@@ -5,8 +5,8 @@
 #include "tcg/run/vcpu.h"
 
 // Assigns vCPUs to cores and starts the cores beyond the first; they wait for cores_release. one_core: all of them in turns on the caller's
-// (thread=single). Returns how many cores there are. Core 0, before anything runs, BQL not held.
-unsigned cores_start(struct vcpu **cpus, unsigned n, bool one_core);
+// (thread=single). Core 0, before anything runs, BQL not held.
+void cores_start(struct vcpu **cpus, unsigned n, bool one_core);
 // Lets the other cores go. Core 0, after cores_start or cores_run.
 void cores_release(void);
 // Runs this core's vCPUs until one of all ended with VCPU_EV_RESET, _SHUTDOWN or _STOP; then every other core stands still, its vCPUs out

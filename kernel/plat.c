@@ -112,7 +112,7 @@ void plat_idle(void)
 
 // ---- I/O threads ----
 
-struct plat_io *plat_io_start(void (*serve)(void *), void *opaque) { return NULL; }   // would be a core, and the others are not started yet
+struct plat_io *plat_io_start(void (*serve)(void *), void *opaque) { return NULL; }   // would be a core of its own
 
 // Nobody can have one to wake, and only they call for attention.
 void plat_io_wake(struct plat_io *io) { panic("I/O thread %p woken on a machine that has none", (void *)io); }
