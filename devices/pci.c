@@ -58,15 +58,7 @@ static bool msix_masked(const struct pci_dev *d, unsigned v)
     return (d->msix.table[v][3] & 1) || (pci_cfg_get(d, d->msix.cap + 2, 2) & MSIX_MASK_ALL);
 }
 
-// Notifying is for I/O threads too, which have no BQL: a spinlock of its own guards table and pending bits. On a core it is taken with
-// interrupts off (the BQL), so a handler never meets it held by what it interrupted.
-static void msix_lock(struct pci_dev *d)
-{
-    while (__atomic_exchange_n(&d->msix.lock, 1, __ATOMIC_ACQUIRE)) __builtin_ia32_pause();
-}
-
-static void msix_unlock(struct pci_dev *d) { __atomic_store_n(&d->msix.lock, 0, __ATOMIC_RELEASE); }
-
+// Notifying is for I/O threads too, which have no BQL: a spinlock of its own guards table and pending bits. This is called with it held.
 static void msix_send(struct pci_dev *d, unsigned v)
 {
     if (v >= d->msix.count || !pci_msix_enabled(d) || !pci_dma_enabled(d)) return;
@@ -81,18 +73,18 @@ static void msix_send(struct pci_dev *d, unsigned v)
 
 void pci_msix_notify(struct pci_dev *d, unsigned v)
 {
-    msix_lock(d);
+    bool irqs = spin_lock(&d->msix.lock);
     msix_send(d, v);
-    msix_unlock(d);
+    spin_unlock(&d->msix.lock, irqs);
 }
 
 // Sends what became pending under a mask that is open now.
 static void msix_flush(struct pci_dev *d)
 {
-    msix_lock(d);
+    bool irqs = spin_lock(&d->msix.lock);
     for (unsigned v = 0; v < d->msix.count; v++)
         if ((d->msix.pending >> v & 1) && !msix_masked(d, v)) msix_send(d, v);
-    msix_unlock(d);
+    spin_unlock(&d->msix.lock, irqs);
 }
 
 // Only aligned dwords and qwords are defined (6.8.2); smaller reads work, smaller writes are dropped.
@@ -116,9 +108,9 @@ void pci_msix_write(struct pci_dev *d, u64 addr, u64 val, unsigned size)
     }
     if (size != 4 || addr / 16 >= d->msix.count) return;
     unsigned field = addr / 4 % 4;
-    msix_lock(d);
+    bool irqs = spin_lock(&d->msix.lock);
     d->msix.table[addr / 16][field] = field == 3 ? val & 1 : field == 0 ? val & ~3ull : val;
-    msix_unlock(d);
+    spin_unlock(&d->msix.lock, irqs);
     if (field == 3) msix_flush(d);
 }
 

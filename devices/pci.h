@@ -7,6 +7,7 @@
 
 #include "devices/devices.h"
 #include "kernel/base/types.h"
+#include "kernel/base/spin.h"
 
 // Windows of the memory map that belong to PCI; the ACPI tables and the loaders' memory maps say the same.
 #define PCI_ECAM_BASE 0xb0000000ull
@@ -42,7 +43,7 @@ struct pci_msix {
     u8 cap;
     u32 table[PCI_MSIX_MAX][4];  // address low, high, data, vector control (bit 0: masked)
     u32 pending;
-    u32 lock;                    // spinlock over table and pending: notifying needs no BQL
+    struct spinlock lock;        // over table and pending: notifying needs no BQL
 };
 
 // A function. Embedded by the device; zeroed before pci_dev_init.

@@ -123,7 +123,7 @@ static void irqs_on(struct core *c, u64 rip)
     }
 }
 
-bool core_irq_save(void)
+bool plat_irq_save(void)
 {
     if (!self) return true;
     bool was = self->off;
@@ -132,13 +132,10 @@ bool core_irq_save(void)
     return was;
 }
 
-void core_irq_restore(bool was_off)
+void plat_irq_restore(bool was_off)
 {
     if (!was_off) irqs_on(self, (u64)__builtin_return_address(0));
 }
-
-bool plat_irq_save(void) { return core_irq_save(); }
-void plat_irq_restore(bool saved) { core_irq_restore(saved); }
 
 void plat_relax(unsigned turn)
 {

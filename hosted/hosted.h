@@ -43,10 +43,6 @@ const struct plat_events *core_events(void);
 void core_block_signals(void);
 // Interrupt at core 0 from any thread.
 void core_raise(unsigned irq_bit);
-// Interrupts off on this core (nothing on helper threads); returns the former state for core_irq_restore. Guards short sections that a
-// handler must not find half done.
-bool core_irq_save(void);
-void core_irq_restore(bool was_off);
 
 // ---- time.c ----
 void time_init(void);

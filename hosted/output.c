@@ -13,10 +13,11 @@
 
 #include "hosted/hosted.h"
 #include "hosted/sys.h"
+#include "kernel/base/spin.h"
 
 struct outbuf {
     int fd;
-    u32 lock;
+    struct spinlock lock;             // (its holder may wait for a slow terminal)
     size_t len;
     u8 *data;
     size_t size;
@@ -48,20 +49,6 @@ static void write_all(int fd, const u8 *p, size_t n)
     }
 }
 
-static bool out_lock(struct outbuf *o)
-{
-    bool was = core_irq_save();
-    // The holder may wait for a slow terminal.
-    for (unsigned n = 0; __atomic_exchange_n(&o->lock, 1, __ATOMIC_ACQUIRE); n++) plat_relax(n);
-    return was;
-}
-
-static void out_unlock(struct outbuf *o, bool was)
-{
-    __atomic_store_n(&o->lock, 0, __ATOMIC_RELEASE);
-    core_irq_restore(was);
-}
-
 static void out_flush_locked(struct outbuf *o)
 {
     write_all(o->fd, o->data, o->len);
@@ -82,9 +69,9 @@ static void out_put(struct outbuf *o, const u8 *p, size_t n)
 static void out_flush(struct outbuf *o)
 {
     if (!o->len) return;
-    bool was = out_lock(o);
+    bool was = spin_lock(&o->lock);
     out_flush_locked(o);
-    out_unlock(o, was);
+    spin_unlock(&o->lock, was);
 }
 
 void output_flush(void)
@@ -103,11 +90,11 @@ void output_flush_all(void)
 // The delayed flush needs the platform's timer and so the BQL; who writes without it pays for the system call.
 void plat_console_write(const void *buf, size_t len)
 {
-    bool was = out_lock(&console);
+    bool was = spin_lock(&console.lock);
     out_put(&console, buf, len);
     bool now = !bql_held() || memchr(buf, '\n', len);
     if (now) out_flush_locked(&console);
-    out_unlock(&console, was);
+    spin_unlock(&console.lock, was);
     if (!now) time_want_flush();
 }
 
@@ -120,9 +107,9 @@ void output_term(const void *buf, size_t len)
 void plat_log_write(const char *text, size_t len, bool is_trace)
 {
     if (is_trace) {
-        bool was = out_lock(&trace);
+        bool was = spin_lock(&trace.lock);
         out_put(&trace, (const u8 *)text, len);
-        out_unlock(&trace, was);
+        spin_unlock(&trace.lock, was);
         return;
     }
     out_flush(&trace);

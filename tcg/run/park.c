@@ -121,17 +121,3 @@ void exclusive_end(struct vcpu *c)
 {
     if (c->tcg->exclusive == c) __atomic_store_n(&c->tcg->exclusive, NULL, __ATOMIC_SEQ_CST);
 }
-
-bool tb_lock(struct tcg *t)
-{
-    bool irqs = plat_irq_save();
-    for (unsigned n = 1; __atomic_exchange_n(&t->lock, 1, __ATOMIC_ACQUIRE); n++)
-        while (__atomic_load_n(&t->lock, __ATOMIC_RELAXED)) plat_relax(n++);
-    return irqs;
-}
-
-void tb_unlock(struct tcg *t, bool irqs)
-{
-    __atomic_store_n(&t->lock, 0, __ATOMIC_RELEASE);
-    plat_irq_restore(irqs);
-}

@@ -12,6 +12,7 @@
 //     passed its loop since (park.c).
 #pragma once
 
+#include "kernel/base/spin.h"
 #include "kernel/plat.h"
 #include "tcg/ir/ir.h"
 #include "tcg/run/vcpu.h"
@@ -167,7 +168,7 @@ struct tcg {
     u32 n_regions, next_region, max_tbs;   // max_tbs: of a region
     struct vcpu *vcpus[VCPUS_MAX];
     unsigned n_vcpus;
-    u32 lock;             // tb_lock
+    struct spinlock lock; // tb_lock
     // ---- tb_lock ----
     struct tb **hash;
     struct code_page **pages;   // [page >> 9][page & 511]
@@ -186,9 +187,9 @@ struct tcg {
 
 static inline bool tcg_shared(const struct tcg *t) { return t->n_vcpus > 1; }
 
-// Interrupts off and the lock taken; short, never while waiting for another vCPU. Returns what tb_unlock wants. Any context.
-bool tb_lock(struct tcg *t);
-void tb_unlock(struct tcg *t, bool irqs);
+// The lock of the TBs' relations: short, never while waiting for another vCPU. Returns what tb_unlock wants. Any context.
+static inline bool tb_lock(struct tcg *t) { return spin_lock(&t->lock); }
+static inline void tb_unlock(struct tcg *t, bool irqs) { spin_unlock(&t->lock, irqs); }
 
 // Stress build: true once in `one_in` calls, at random but the same in every run; otherwise never. On the vCPU's core, not in
 // interrupt context.

@@ -44,7 +44,7 @@ static void switched_on(void)
 {
     platform();
     HERE(0, bql_lock());
-    core_irq_restore(false);
+    plat_irq_restore(false);
 }
 static void found_on(void)
 {

@@ -2,6 +2,7 @@
 #include "tests/unit/device_fake.h"
 
 #include <stdio.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,9 @@ struct plat_io { int unused; };
 void plat_io_wake(struct plat_io *io) { fake.io_wakes++; }
 void plat_attention(void) { fake.attentions++; }
 bool bql_held(void) { return fake.bql; }
+bool plat_irq_save(void) { return true; }
+void plat_irq_restore(bool saved) {}
+void plat_relax(unsigned turn) { sched_yield(); }
 
 bool plat_in_interrupt(void) { return false; }
 struct vcpu *vcpu_current(void) { return NULL; }

@@ -40,6 +40,9 @@ void plat_panic(const char *text) { fprintf(stderr, "PANIC: %s\n", text); abort(
 void bql_lock_at(const char *file, int line) { holds_bql = true; }
 void bql_unlock_at(const char *file, int line) { holds_bql = false; }
 bool bql_held(void) { return holds_bql; }
+bool plat_irq_save(void) { return true; }
+void plat_irq_restore(bool saved) {}
+void plat_relax(unsigned turn) { sched_yield(); }
 struct vcpu *vcpu_current(void) { return NULL; }
 void vcpu_fpu_release(struct vcpu *c) {}
 void lapic_msi(u64 addr, u32 d) { __atomic_add_fetch(&messages, 1, __ATOMIC_SEQ_CST); }
