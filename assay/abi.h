@@ -1,0 +1,105 @@
+// What the assay's controller (assay/) and its payload (assay/guest/) share.
+//
+// The payload is one piece of machine code with all workloads and a small kernel of its own. It runs, byte for byte the same,
+//   - translated: as a guest's multiboot kernel, in Cupel (hosted, on metal) and in QEMU;
+//   - natively on metal: the same kernel in ring 0 on the real processor, Cupel out of the way, called by kernel/assay_native.c;
+//   - natively hosted: only the tests with TEST_USER, called as functions in Cupel's own process.
+// So a test's code, its addresses and its data are the same everywhere, and so must its checksum be.
+//
+// Memory. One window of ASSAY_WINDOW bytes, contiguous in physical memory and 2 MiB-aligned there, at virtual ASSAY_VIRT always. In a guest it
+// lies at physical ASSAY_GUEST_PHYS. The image is at its beginning, with struct assay_header first of all; zeroed memory follows up
+// to the window's end (the bare processor's runner and the hosted one zero it before each pass, as a guest's start does).
+//
+// A pass. Someone fills in header.pass (which jobs, native or not), enters the payload, and reads header.results when it has ended: in a
+// guest by writing 0 to isa-debug-exit at port ASSAY_EXIT_PORT (nonzero: header.error says what went wrong), natively by returning.
+// In a guest under QEMU nobody fills in header.pass: then the payload takes its jobs from the multiboot command line
+// ("jobs=NAME:N[:CPUS][,...]"), and prints each result on port 0xe9 as a line "result JOB TEST CPU TICKS CHECKSUM MIN MAX EVENTS", then "done".
+#pragma once
+
+#include "kernel/base/types.h"
+
+#define ASSAY_VIRT       0x40000000ull
+#define ASSAY_WINDOW     (128ull << 20)
+#define ASSAY_GUEST_PHYS 0x1000000ull      // 16 MiB
+#define ASSAY_MAGIC      0x79617373614c5043ull
+enum {
+    ASSAY_VERSION = 1, ASSAY_TESTS = 64, ASSAY_JOBS = 64, ASSAY_CPUS = 64, ASSAY_EXIT_PORT = 0x501,
+    ASSAY_NAME = 24,
+};
+
+enum assay_kind {
+    TEST_USER,      // a function in ring 3 that touches nothing but its arena: u64 fn(struct assay_ctx *, u64 n); returns the checksum
+    TEST_KERNEL,    // needs the payload's kernel: rings, page tables, interrupts, devices
+};
+enum assay_need {   // what a test needs besides
+    NEED_AVX2 = 1, NEED_TWO_CPUS = 2, NEED_APIC = 4, NEED_IOAPIC = 8,
+};
+
+// What a workload gets: memory of its own (arena_size bytes, 4 KiB-aligned) and memory that all processors share for reading.
+struct assay_ctx {
+    u8 *arena;
+    u64 arena_size;
+    u8 *shared;          // prepared once by setup, only read while the test runs
+    u64 shared_size;
+    u8 *code;            // 64 KiB, writable and executable, for freshly written code
+    u32 cpu, cpus;
+};
+
+struct assay_test {      // a row of the payload's table; addresses are virtual, in the window
+    char name[ASSAY_NAME];
+    char group[ASSAY_NAME];    // "integer", "memory", "floating point", "code", "kernel", "device"
+    char unit[ASSAY_NAME];     // what n counts: "iteration", "byte", "call", "round trip" ...
+    char title[64];
+    u32 kind, needs;
+    u32 latency;         // 1: ticks is a sum of n latencies, min and max are filled in; 0: ticks is the time of the whole run
+    u32 pad;
+    u64 setup;           // void (*)(struct assay_ctx *, u64 n), not timed; 0: none
+    u64 run;             // u64 (*)(struct assay_ctx *, u64 n)
+    u64 n_unit;          // n is a multiple of this
+    u64 n_max;           // and at most this; 0: no limit
+};
+
+struct assay_job { u32 test, cpus; u64 n; };
+
+struct assay_result {    // of one processor
+    u64 ticks;           // TSC, around fn alone
+    u64 checksum;
+    u64 min, max;        // latency tests: ticks of one event
+    u64 events;          // interrupts that the payload did not ask for, while the test ran
+    u64 tsc_start;       // TSC at the beginning, for parallel jobs: how far apart the processors started
+    u64 counters[8];     // architectural PMU where header.pass.pmu says so; else 0
+};
+
+struct assay_pmu { u32 n, pad; u32 select_msr[8], count_msr[8]; };   // counters that the payload reads before and after fn by RDMSR (ring 0) ...
+
+struct assay_pass {
+    u64 phys;            // physical address of the window
+    u32 native;          // 1: on the bare processor: only tables and interrupts of the payload's own, ends by returning
+    u32 n_jobs;          // 0: take them from the multiboot command line
+    u32 cpus;            // processors that there are (native: that will enter by native_ap)
+    u32 apic_ids[ASSAY_CPUS];
+    struct assay_pmu pmu;
+    u64 mmio_lapic, mmio_ioapic;   // physical; 0: none. In a guest 0xfee00000, 0xfec00000
+    struct assay_job job[ASSAY_JOBS];
+};
+
+struct assay_header {
+    u64 magic;
+    u32 version, size;             // size of this structure
+    u64 image_size;                // bytes from ASSAY_VIRT that the image fills
+    u64 table;                     // struct assay_test[n_tests]
+    u64 n_tests;
+    // Natively on metal: ring 0, interrupts off, CR3 = page tables in which the window is at ASSAY_VIRT (user, writable, executable, 2 MiB pages)
+    // and whose upper half is the caller's own; CR4.SMEP and SMAP clear. Changes GDTR, IDTR, TR, LDTR, segment registers and bases, CR0.TS,
+    // CR2, CR3, CR8, the MSRs STAR, LSTAR, FMASK, EFER.SCE, the local APIC's timer, TPR and SVR; everything of that is the caller's to save and restore. Takes
+    // no interrupt below priority class 0xf (CR8 = 0xe) while interrupts are on. `native` runs the pass as processor 0, `native_ap(cpu)` as
+    // another, which does what processor 0 asks and returns when the pass is over. Both: void (*)(u64 cpu).
+    u64 native, native_ap;
+    // Hosted, TEST_USER only: u64 (*)(u32 job): runs setup and the job's fn in the caller's own context, fills in result[job][0].
+    u64 user_job;
+    // The arenas, for whoever fills a struct assay_ctx himself: per processor, then the shared one.
+    u64 arena, arena_size, shared, shared_size, code, code_size;   // of cpu 0; cpu k's are at k * arena_size / code_size behind
+    char error[128];               // why the pass ended early; empty: it did not
+    struct assay_pass pass;
+    struct assay_result result[ASSAY_JOBS][ASSAY_CPUS];
+};
