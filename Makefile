@@ -12,12 +12,14 @@ all: hosted metal ## the Linux process and the bootable image (the default)
 WARN := -Wall -Wextra -Werror -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wno-unused-parameter
 # What runs while the guest's vector and x87 state is in the host's registers must not touch them.
 REGSONLY := -mgeneral-regs-only -mno-red-zone
-BASEFLAGS := -std=gnu11 -O2 -g -I. $(WARN) -fno-strict-aliasing -fno-omit-frame-pointer -MMD -MP
+BASEFLAGS := -std=gnu11 -O2 -g -I. $(WARN) -fno-strict-aliasing -fno-omit-frame-pointer -MMD -MP \
+    -DASSAY_PAYLOAD='"$(B)/assay/payload.elf"'
 
 TCG_SRC := $(wildcard tcg/ir/*.c tcg/host/*.c tcg/run/*.c tcg/guest/x86/*.c) $(wildcard tcg/run/*.S)
 DEV_SRC := $(wildcard devices/*.c)
 BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c
-HOSTED_SRC := $(wildcard hosted/*.c)
+ASSAY_SRC := $(wildcard assay/*.c) assay/payload.S
+HOSTED_SRC := $(wildcard hosted/*.c) $(ASSAY_SRC)
 
 # Packages that the build needs are installed once per change of the list. DEPS=no leaves the system alone.
 $(B)/deps.%: tools/deps.sh
@@ -34,6 +36,10 @@ $(B)/hosted/%.c.o: %.c
 $(B)/hosted/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) -c -o $@ $<
+# The build id is compiled into one file here.
+$(B)/hosted/hosted/assay.c.o: BASEFLAGS += $(IDENT)
+$(B)/hosted/hosted/assay.c.o: $(B)/metal/ident
+$(foreach v,hosted metal stress asan,$(B)/$v/assay/payload.S.o): $(B)/assay/payload.elf
 # Bound at start: the dynamic linker must not run in the middle of a helper.
 $(B)/cupel: $(HOSTED_OBJ)
 	$(CC) -Wl,-z,now -o $@ $^ -lpthread -lrt -lZydis

@@ -5,7 +5,7 @@ CUPEL_VERSION ?= 0.1
 CUPEL_BUILD := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 IDENT := -DCUPEL_VERSION='"$(CUPEL_VERSION)"' -DCUPEL_BUILD='"$(CUPEL_BUILD)"'
 
-METAL_SRC := $(wildcard kernel/*.c kernel/*.S) boot/config.c $(TCG_SRC) $(DEV_SRC) $(filter-out kernel/machine.c kernel/machine_cores.c,$(BASE_SRC))
+METAL_SRC := $(wildcard kernel/*.c kernel/*.S) boot/config.c $(ASSAY_SRC) $(TCG_SRC) $(DEV_SRC) $(filter-out kernel/machine.c kernel/machine_cores.c,$(BASE_SRC))
 METAL_OBJ := $(patsubst %,$(B)/metal/%.o,$(METAL_SRC))
 METALFLAGS := $(BASEFLAGS) $(REGSONLY) -mno-red-zone -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fno-stack-protector -fcf-protection=none \
     -isystem $(NEWLIB)/include $(IDENT)
@@ -16,10 +16,10 @@ $(NEWLIB)/lib/libc.a: tools/newlib.sh
 	@touch $@
 $(METAL_OBJ): | $(NEWLIB)/lib/libc.a
 
-# The build id is compiled into two files; they are made anew when it changes.
+# The build id is compiled into three files; they are made anew when it changes.
 $(B)/metal/ident: FORCE
 	@mkdir -p $(@D); echo '$(CUPEL_VERSION) $(CUPEL_BUILD)' | cmp -s - $@ || echo '$(CUPEL_VERSION) $(CUPEL_BUILD)' >$@
-$(B)/metal/kernel/main.c.o $(B)/boot/boot/main.c.o: $(B)/metal/ident
+$(B)/metal/kernel/main.c.o $(B)/metal/kernel/assay.c.o $(B)/boot/boot/main.c.o: $(B)/metal/ident
 
 $(B)/metal/font.psf:
 	@mkdir -p $(@D)

@@ -259,6 +259,8 @@ static bool key_selftest(struct parse *p, const char *v)
     return false;
 }
 
+static bool key_assay(struct parse *p, const char *v) { return value_copy(p->e->assay, CONFIG_ASSAY, v); }
+
 static const struct key keys[] = {
     {"timeout", true, false, key_timeout, "seconds from 0 to 3600, or `never'"},
     {"default", true, false, key_default, "the name of a section"},
@@ -278,6 +280,7 @@ static const struct key keys[] = {
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
     {"selftest", false, true, key_selftest, "cores, panic, overflow or reset: a test of this machine in place of a guest"},
+    {"assay", false, true, key_assay, "on, or options such as rounds=7,linux=3,ms=10: measures what translation costs here; kernel and initrd are for its Linux part"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 
@@ -318,7 +321,7 @@ static void config_section(struct parse *p, char *name)
     }
     name[n - 1] = 0;
     p->e = &p->c->entries[p->c->count++];
-    *p->e = (struct config_entry){.line = p->line, .memory = 512 * MIB, .smp = 1,
+    *p->e = (struct config_entry){.line = p->line, .memory = 512 * MIB,
                                   .serial_port = p->c->serial_port, .serial_baud = p->c->serial_baud};
     value_copy(p->e->name, CONFIG_NAME, name + 1);
 }
@@ -355,7 +358,7 @@ static void config_finish(struct parse *p)
     for (unsigned i = 0; i < p->c->count; i++) {
         struct config_entry *e = &p->c->entries[i];
         if (!strcmp(e->name, p->c->default_name)) p->c->default_index = i;
-        if (!e->kernel[0] && !e->selftest && !e->error[0])
+        if (!e->kernel[0] && !e->selftest && !e->assay[0] && !e->error[0])
             fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has no kernel; add a line `kernel = \\path' below it", p->file, e->line,
                          e->name);
     }
@@ -382,7 +385,7 @@ int config_drive_host(const struct config_entry *e)
 void config_apply(const struct config_entry *e, struct boot_info *info)
 {
     info->guest_ram = e->memory;
-    info->smp = e->smp;
+    info->smp = e->smp || e->assay[0] ? e->smp : 1;
     info->exit_poll = e->exit_poll;
     info->no_chain = e->no_chain;
     info->no_reboot = e->no_reboot;
@@ -405,6 +408,7 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->drive_host = (u8)(config_drive_host(e) + 1);
     info->serial_port = e->serial_port;
     info->serial_baud = e->serial_baud;
+    memcpy(info->assay, e->assay, sizeof(info->assay));
     memcpy(info->title, e->name, sizeof(info->title));
     memcpy(info->append, e->append, sizeof(info->append));
 }

@@ -4,7 +4,7 @@
 
 #include "kernel/base/types.h"
 
-enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256, CONFIG_TB_SIZE_MIN = 4 << 20 };
+enum { CONFIG_ENTRIES = 16, CONFIG_NAME = 64, CONFIG_PATH = 128, CONFIG_APPEND = 2048, CONFIG_ERROR = 256, CONFIG_ASSAY = 256, CONFIG_TB_SIZE_MIN = 4 << 20 };
 
 struct config_entry {
     char name[CONFIG_NAME];
@@ -12,7 +12,7 @@ struct config_entry {
     char kernel[CONFIG_PATH], initrd[CONFIG_PATH], drive[CONFIG_PATH], append[CONFIG_APPEND];
     unsigned kernel_line, initrd_line, drive_line;
     u64 memory;                                 // bytes
-    unsigned smp;
+    unsigned smp;                               // 0: not given
     bool exit_poll, no_chain, no_reboot, debugcon;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
@@ -21,6 +21,7 @@ struct config_entry {
     s64 rtc_sec;
     u32 debug_exit_base, debug_exit_size;
     unsigned selftest;                          // enum boot_selftest; such an entry needs no kernel
+    char assay[CONFIG_ASSAY];                   // options of an assay in place of a guest; empty: none
     u32 serial_port, serial_baud;               // BOOT_SERIAL_AUTO, 0 none, or a port
     char error[CONFIG_ERROR];                   // first mistake in this section; empty: none
 };

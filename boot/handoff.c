@@ -72,6 +72,16 @@ static void info_wall_clock(struct boot *b, struct boot_info *info)
     info->wall_ns = (u64)s * NS_PER_SEC + t.Nanosecond;
 }
 
+// CHAR16, which other than ASCII nobody has been seen to use.
+static void info_firmware(struct boot *b, struct boot_info *info)
+{
+    char vendor[64] = "";
+    const CHAR16 *v = b->st->FirmwareVendor;
+    for (unsigned i = 0; v && v[i] && i + 1 < sizeof(vendor); i++) vendor[i] = v[i] >= ' ' && v[i] < 0x7f ? (char)v[i] : '?';
+    fmt_snprintf(info->firmware, sizeof(info->firmware), "%s %u.%u (UEFI %u.%u)", vendor, b->st->FirmwareRevision >> 16,
+                 b->st->FirmwareRevision & 0xffff, b->st->Hdr.Revision >> 16, (b->st->Hdr.Revision & 0xffff) / 10);
+}
+
 // ---- the kernel's image ----
 
 static bool elf_extent(const Elf64_Ehdr *eh, u64 *size)
@@ -123,6 +133,7 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
     info->size = sizeof(*info);
     info->self_phys = (u64)info;
     config_apply(e, info);
+    info_firmware(b, info);
     bool ok = info_file(b, e->kernel, e->kernel_line, &info->kernel, err, errlen) &&
               info_file(b, e->initrd, e->initrd_line, &info->initrd, err, errlen) &&
               (config_drive_host(e) >= 0 || info_file(b, e->drive, e->drive_line, &info->drive, err, errlen));

@@ -81,12 +81,15 @@ int main(int argc, char **argv)
     if (o.kernel) o.machine.kernel = file_load("-kernel", o.kernel);
     if (o.initrd) o.machine.initrd = file_load("-initrd", o.initrd);
     drives_open(&o.machine);
+    struct options asked = o;
+    if (o.want_assay) hosted_assay_config(&o.machine);
     if (o.trace_file) output_trace_fd(file_create("-D", o.trace_file));
     trace_set_mask(o.trace);
     int pty = console_open(&o);
     if (o.serial != SERIAL_STDIO) o.machine.debugcon_out = output_term;   // -debugcon stdio is the terminal, wherever the serial port goes
     time_init();
     if (!machine_create(&o.machine, err, sizeof err)) options_fail("%s", err);
+    if (o.want_assay) plat_exit(hosted_assay(&asked));
     console_start(&o, pty);
     int code = 0;
     enum machine_end end = machine_run(&code);

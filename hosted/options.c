@@ -269,6 +269,22 @@ static void opt_debugcon(struct options *o, const char *a)
     o->machine.debugcon = true;
 }
 
+// "-assay" alone, or with a list; out=PATH is this platform's own item.
+static void opt_assay(struct options *o, const char *a)
+{
+    struct item it;
+    char err[256];
+    o->want_assay = true;
+    while (item_next(&a, &it)) {
+        if (is(&it, "out") && it.val && it.val[0]) {
+            o->assay_out = strdup(it.val);
+            continue;
+        }
+        if (it.val) it.val[-1] = '=';
+        if (!assay_options_parse(&o->assay, it.buf, err, sizeof err)) options_fail("-%s; out=FILE is where the results go", err);
+    }
+}
+
 static void opt_version(struct options *o, const char *a)
 {
     puts("cupel " CUPEL_VERSION);
@@ -299,6 +315,8 @@ static const struct option options[] = {
     {"device", "DEV", "isa-debug-exit[,iobase=PORT][,iosize=BYTES], virtio-blk-pci, virtio-rng-pci, virtio-serial-pci and its port virtconsole (hvc0; takes the\n"
      "                     keyboard)", opt_device},
     {"debugcon", "DEV", "port 0xe9: stdio", opt_debugcon},
+    {"assay", "[LIST]", "what translation costs here: rounds=N,linux=N,ms=N,only=NAME+NAME,out=FILE (default assay.json); Linux's part with\n"
+     "                     -kernel and -initrd", opt_assay},
     {"version", NULL, "print the version and end", opt_version},
     {"help", NULL, "print this and end", opt_help},
     {"h", NULL, NULL, opt_help},
@@ -325,9 +343,14 @@ static const struct option *option_find(const char *arg)
 
 void options_parse(struct options *o, int argc, char **argv)
 {
-    *o = (struct options){.machine = {.ram_size = 512 * MIB, .smp = 1}};
+    *o = (struct options){.machine = {.ram_size = 512 * MIB, .smp = 1}, .assay = ASSAY_OPTIONS_DEFAULT, .assay_out = "assay.json"};
     for (int i = 1; i < argc; i++) {
         const struct option *opt = option_find(argv[i]);
+        bool optional = opt->arg && opt->arg[0] == '[';
+        if (optional && (i + 1 >= argc || argv[i + 1][0] == '-')) {
+            opt->fn(o, NULL);
+            continue;
+        }
         if (opt->arg && i + 1 >= argc) options_fail("option '%s' needs a value: %s", argv[i], opt->help);
         opt->fn(o, opt->arg ? argv[++i] : NULL);
     }
@@ -335,5 +358,5 @@ void options_parse(struct options *o, int argc, char **argv)
     if (o->machine.append && !o->kernel) options_fail("-append without -kernel: add -kernel FILE");
     if (o->virtio_serial && !o->machine.virtio_console) options_fail("-device virtio-serial-pci has no port: add -device virtconsole");
     if ((o->trace & TRACE_ICOUNT) && !o->machine.icount.on) options_fail("-d icount without -icount: add -icount shift=N");
-    if (!o->kernel) options_fail("nothing to boot: give -kernel FILE (see cupel -help)");
+    if (!o->kernel && !o->want_assay) options_fail("nothing to boot: give -kernel FILE (see cupel -help)");
 }

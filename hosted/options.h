@@ -1,6 +1,7 @@
 // The command line: QEMU's option names, read into what main() starts. Errors name the option and the mend and end the process with 1.
 #pragma once
 
+#include "assay/assay.h"
 #include "kernel/machine.h"
 
 enum serial_kind { SERIAL_STDIO, SERIAL_FILE, SERIAL_PTY, SERIAL_NULL };
@@ -12,6 +13,9 @@ struct options {
     const char *serial_file;
     const char *trace_file;             // -D; NULL: stderr
     unsigned trace;                     // TRACE_* of -d
+    bool want_assay;
+    struct assay_options assay;
+    const char *assay_out;              // where the results go
     bool virtio_serial;                 // -device virtio-serial-pci: the controller, which wants a port
 };
 
@@ -25,6 +29,12 @@ void object_option(const char *arg);
 void drive_device_option(const char *arg);
 // All of them were read: opens the files and fills m->drive[].
 void drives_open(struct machine_config *m);
+
+// ---- assay.c ----
+// The assay in place of a guest; the machine has been created by main. Returns the exit code.
+int hosted_assay(const struct options *o);
+// What an assay's machine must have.
+void hosted_assay_config(struct machine_config *m);
 
 void options_parse(struct options *o, int argc, char **argv);
 // Prints "cupel: text" and ends the process with 1.

@@ -10,7 +10,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 4
+#define BOOT_INFO_VERSION 5
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -51,7 +51,7 @@ struct boot_info {
     // The chosen boot entry, checked by the loader.
     struct boot_file kernel, initrd, drive;   // size 0: none. drive: image of the guest's disk
     u64 guest_ram;                         // bytes
-    u32 smp;
+    u32 smp;                               // 0: as many as there are cores (assay)
     u8 exit_poll, no_chain, no_reboot, debugcon, virtio_rng, virtio_console;
     u8 drive_host;                         // 1 + number of the host's virtio disk that is the guest's; 0: none
     u8 thread;                             // 0 default, 1 single, 2 multi
@@ -66,6 +66,8 @@ struct boot_info {
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1
     u32 serial_baud;                       // 0: as the firmware left it
+    char firmware[96];                     // who made it and which version; empty: unknown
+    char assay[256];                       // options of the assay in place of a guest; empty: none
     char title[64];
     char append[2048];
     char error[256];                       // what is wrong with the entry, for the kernel to say; empty: nothing

@@ -65,6 +65,19 @@ static void console_mark_dirty(void)
     }
 }
 
+// In pieces, so that others' lines and interrupts come in between.
+void console_serial_only(const char *text, u64 len)
+{
+    enum { PIECE = 256 };
+    while (len) {
+        u64 n = min_u64(len, PIECE), flags = console_lock();
+        serial_write(text, n);
+        console_unlock(flags);
+        text += n;
+        len -= n;
+    }
+}
+
 void console_refresh(void)
 {
     u64 flags = console_lock();

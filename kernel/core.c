@@ -64,6 +64,8 @@ static void core_load_gdt(struct core *c)
                      : : "m"(gdtr), "i"(SEL_CODE), "r"(SEL_DATA), "r"(0), "r"((u16)SEL_TSS) : "rax", "memory");
 }
 
+void core_tables_reload(struct core *c) { core_load_gdt(c); }
+
 static void core_init_segments(struct core *c)
 {
     c->self = c;

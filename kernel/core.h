@@ -76,6 +76,8 @@ static inline struct core *core_self(void)
     return c;
 }
 
+// This core's GDT, segment registers and TSS once more, after somebody else had their own; FS and GS bases are zero then. Interrupts off.
+void core_tables_reload(struct core *c);
 // Boot core: its record, GDT, TSS and GS base; the processor's features (SSE, AVX, NX, ...) switched on.
 void core_init_boot(void);
 // A record and stacks for another core; NULL: no memory. Not from interrupt context.

@@ -53,6 +53,8 @@ void cores_add(struct core *c)
 
 unsigned cores_count(void) { return __atomic_load_n(&cores.count, __ATOMIC_ACQUIRE); }
 
+u32 cores_apic_id(unsigned id) { return cores.core[id]->apic_id; }
+
 // ---- the contract ----
 
 unsigned plat_core_count(void) { return cores_count(); }

@@ -10,6 +10,8 @@ void cores_init(void);
 // Boot core: a parked core becomes the next in number, which its record has already.
 void cores_add(struct core *c);
 unsigned cores_count(void);
+// APIC id of core `id`, which there is. Any context.
+u32 cores_apic_id(unsigned id);
 // On a new core, last of all: waits for plat_core_start, taking interrupts, and runs its function.
 NORETURN void cores_park(struct core *c);
 

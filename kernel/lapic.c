@@ -124,3 +124,29 @@ void lapic_timer_deadline_mode(void)
 }
 
 void lapic_timer_deadline(u64 tsc) { cpu_wrmsr(MSR_TSC_DEADLINE, tsc); }
+
+// ---- lending the core ----
+
+u64 lapic_phys(void) { return lapic.x2 ? 0 : lapic.base; }
+
+void lapic_lend(struct lapic_lent *s)
+{
+    s->lvt_timer = lapic_rd(R_LVT_TIMER);
+    s->divide = lapic_rd(R_TIMER_DIV);
+    s->count = lapic_rd(R_TIMER_NOW);
+    s->svr = lapic_rd(R_SVR);
+    s->tpr = lapic_rd(R_TPR);
+    s->deadline = s->lvt_timer & LVT_TSC_DEADLINE ? cpu_rdmsr(MSR_TSC_DEADLINE) : 0;
+}
+
+void lapic_take_back(const struct lapic_lent *s)
+{
+    lapic_wr(R_SVR, s->svr);
+    lapic_wr(R_TIMER_INIT, 0);                  // no count of the other's may end in our vector
+    lapic_wr(R_TIMER_DIV, s->divide);
+    lapic_wr(R_LVT_TIMER, s->lvt_timer);
+    __asm__ volatile("mfence" : : : "memory");  // as in lapic_timer_deadline_mode
+    if (s->lvt_timer & LVT_TSC_DEADLINE) cpu_wrmsr(MSR_TSC_DEADLINE, s->deadline);
+    else if (s->count) lapic_wr(R_TIMER_INIT, s->count);
+    lapic_wr(R_TPR, s->tpr);
+}

@@ -48,7 +48,8 @@ static struct machine {
     struct plat_io *io[MACHINE_IOTHREADS];
     u8 *ram;
     u64 entropy;
-    bool quit, stopped;
+    bool quit, stopped, cores_up, late;
+    struct timer limit;           // of machine_run_for
 } m;
 
 // ---- wires ----------------------------------------------------------------------------------------------------------------
@@ -371,6 +372,7 @@ static enum machine_end run(int *code)
         cores_release();
         u32 ev = cores_run();
         if (m.quit) return MACHINE_QUIT;
+        if (m.late) return MACHINE_TIMEOUT;
         if (ev & VCPU_EV_SHUTDOWN) {
             *code = m.cpu->shutdown_code;
             return *code ? MACHINE_DEBUG_EXIT : MACHINE_POWEROFF;
@@ -383,15 +385,77 @@ static enum machine_end run(int *code)
     }
 }
 
+static void cores_bring_up(void)
+{
+    if (!m.cores_up) cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
+    m.cores_up = true;
+}
+
 enum machine_end machine_run(int *code)
 {
-    cores_start(m.cpus, m.cfg.smp, m.cfg.threads == THREADS_SINGLE || m.cfg.icount.on);
+    cores_bring_up();
     bql_lock();
     clock_resume_vm();
     bql_unlock();
     enum machine_end end = run(code);
+    bql_lock();
+    clock_pause_vm();
+    bql_unlock();
     icount_report();
     return end;
+}
+
+static void limit_reached(void *opaque UNUSED)
+{
+    m.late = true;
+    vcpu_request_stop(m.cpu);
+}
+
+enum machine_end machine_run_for(u64 ns, int *code)
+{
+    m.late = false;
+    bql_lock();
+    timer_init(&m.limit, CLOCK_REALTIME_, limit_reached, NULL);
+    timer_mod_ns(&m.limit, clock_ns(CLOCK_REALTIME_) + ns);
+    bql_unlock();
+    enum machine_end end = machine_run(code);
+    bql_lock();
+    timer_del(&m.limit);
+    bql_unlock();
+    m.late = false;
+    return end;
+}
+
+bool machine_restart(const struct machine_guest *g, char *err, size_t errlen)
+{
+    m.cfg.kernel = g->kernel;
+    m.cfg.initrd = g->initrd;
+    m.cfg.append = g->append;
+    if (!config_check(err, errlen)) return false;
+    tcg_set_engine(m.tcg, g->exit_poll, g->no_chain);
+    bql_lock();
+    chips_reset();
+    bool ok = kernel_start(err, errlen);
+    bql_unlock();
+    return ok;
+}
+
+void *machine_ram(u64 pa, u64 len)
+{
+    u64 low = min_u64(m.cfg.ram_size, LOW_RAM_END);
+    return pa <= low && len <= low - pa ? m.ram + pa : NULL;
+}
+
+unsigned machine_cores(void)
+{
+    cores_bring_up();
+    return cores_count_used();
+}
+
+bool machine_on_cores(unsigned n, void (*fn)(unsigned core, void *arg), void *arg)
+{
+    cores_bring_up();
+    return cores_call(n, fn, arg);
 }
 
 void machine_quit(void)

@@ -54,7 +54,7 @@ struct machine_config {
     void (*serial_out)(const void *buf, size_t len);
 };
 
-enum machine_end { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_QUIT };
+enum machine_end { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_QUIT, MACHINE_TIMEOUT };
 
 // Builds the machine and checks the configuration. On failure returns false with a message that names the thing and the mend in
 // err.
@@ -63,6 +63,20 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen) 
 // *code: the value written to isa-debug-exit ((v << 1) | 1) or 0. A guest reset is
 // carried out inside unless no_reboot.
 enum machine_end machine_run(int *code);
+// The same, but not longer than `ns` of real time (MACHINE_TIMEOUT).
+enum machine_end machine_run_for(u64 ns, int *code);
+// After machine_run has returned: power-up state with another guest and engine, for the next machine_run; everything else stays as it was
+// created. On failure false and a message, as machine_create.
+struct machine_guest { struct blob kernel, initrd; const char *append; bool exit_poll, no_chain; };
+bool machine_restart(const struct machine_guest *g, char *err, size_t errlen) MUST_CHECK;
+// Guest RAM [pa, pa + len), for who puts something into it or reads it while the machine does not run; NULL: that is not all RAM below the
+// PCI window.
+void *machine_ram(u64 pa, u64 len);
+// Cores that vCPUs have, at most one each. Before or while it runs; core 0.
+unsigned machine_cores(void);
+// While the machine does not run: calls fn(core, arg) on cores 0 (this one) to n-1 at once and returns when all have. On each core interrupts
+// are on and the BQL is not held. False: there are fewer cores, or vCPUs.
+bool machine_on_cores(unsigned n, void (*fn)(unsigned core, void *arg), void *arg) MUST_CHECK;
 // Any context: makes machine_run return MACHINE_QUIT / carries out a reset.
 void machine_quit(void);
 void machine_reset(void);

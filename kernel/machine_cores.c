@@ -27,6 +27,8 @@ static struct {
     struct timer slice;
     // ---- atomics ----
     u32 hold, holding, generation, events;
+    // ---- BQL ----
+    struct { void (*fn)(unsigned core, void *arg); void *arg; unsigned n; u32 number, done; } call;   // `number` counts calls
 } cores;
 
 // ---- one core ---------------------------------------------------------------------------------------------------------------
@@ -80,14 +82,32 @@ static void core_run(struct core_list *k)
 
 // ---- all of them --------------------------------------------------------------------------------------------------------------
 
+// BQL held, but not while the function runs.
+static void answer_call(u32 *answered)
+{
+    if (*answered == cores.call.number) return;
+    *answered = cores.call.number;
+    if (plat_core_id() >= cores.call.n) return;
+    bql_unlock();
+    cores.call.fn(plat_core_id(), cores.call.arg);
+    bql_lock();
+    cores.call.done++;
+    plat_core_kick(0);
+}
+
 static void other_core(void *arg)
 {
     struct core_list *k = arg;
+    u32 answered = 0;
     for (u32 generation = 0;; generation++) {
         __atomic_add_fetch(&cores.holding, 1, __ATOMIC_SEQ_CST);
         plat_core_kick(0);
         bql_lock();
-        while (__atomic_load_n(&cores.generation, __ATOMIC_SEQ_CST) == generation) plat_idle();
+        for (;;) {
+            answer_call(&answered);
+            if (__atomic_load_n(&cores.generation, __ATOMIC_SEQ_CST) != generation) break;
+            if (cores.call.number == answered) plat_idle();
+        }
         bql_unlock();
         core_run(k);
     }
@@ -98,6 +118,26 @@ static void wait_for_others(void)
     bql_lock();
     while (__atomic_load_n(&cores.holding, __ATOMIC_SEQ_CST) != cores.n - 1) plat_idle();
     bql_unlock();
+}
+
+unsigned cores_count_used(void) { return cores.n; }
+
+bool cores_call(unsigned n, void (*fn)(unsigned core, void *arg), void *arg)
+{
+    if (n > cores.n) return false;
+    bql_lock();
+    cores.call.fn = fn;
+    cores.call.arg = arg;
+    cores.call.n = n;
+    cores.call.done = 0;
+    cores.call.number++;
+    for (unsigned k = 1; k < n; k++) plat_core_kick(k);
+    bql_unlock();
+    fn(0, arg);
+    bql_lock();
+    while (cores.call.done != n - 1) plat_idle();
+    bql_unlock();
+    return true;
 }
 
 static void slice_over(void *opaque UNUSED)

@@ -1,6 +1,7 @@
 // The kernel's life: bring-up, the guest machine, the end. Each line of the bring-up relies on those above it.
 #include "kernel/acpi.h"
 #include "kernel/ap.h"
+#include "kernel/assay.h"
 #include "kernel/base/log.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
@@ -75,7 +76,7 @@ static void main_finish(enum machine_end end, int code)
 {
     switch (end) {
     case MACHINE_POWEROFF: log_info("the guest has switched its machine off"); plat_exit(0);
-    case MACHINE_QUIT: log_info("quit"); plat_exit(0);
+    case MACHINE_QUIT: case MACHINE_TIMEOUT: log_info("quit"); plat_exit(0);
     case MACHINE_DEBUG_EXIT:
         log_info("the guest ended by isa-debug-exit, code %d", code);
         plat_exit(0);
@@ -106,6 +107,7 @@ void kernel_main(const struct boot_info *info)
         .rtc = {.base = info->rtc_base == 1 ? RTC_BASE_UTC : info->rtc_base == 2 ? RTC_BASE_DATE : RTC_BASE_DEFAULT, .sec = info->rtc_sec,
                 .clock = info->rtc_clock == 1 ? RTC_CLOCK_HOST : info->rtc_clock == 2 ? RTC_CLOCK_VM : RTC_CLOCK_DEFAULT},
     };
+    if (info->assay[0]) assay_start(info, &cfg);
     main_drive(&cfg, info);
     char err[512] = "";
     if (!machine_create(&cfg, err, sizeof(err))) {

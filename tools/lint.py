@@ -19,7 +19,7 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CODE = ("boot", "kernel", "hosted", "tcg", "devices", "tests")
+CODE = ("assay", "boot", "kernel", "hosted", "tcg", "devices", "tests")
 COLUMNS = 140
 SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "tools", "tests")
 COMMENT = re.compile(r"\s*(?://|#(?!\s*(?:define|include|if|error)))|.*[;,{}]\s+(?://|/\*)")   # a line that is one, or ends in one
@@ -33,6 +33,9 @@ BASE = ("kernel/base/",)
 
 # Who may include what: (directory, allowed prefixes, why). The first row that fits a file counts.
 LAYERS = [
+    ("assay/guest/", ("assay/",), "the payload is a program of its own"),
+    ("assay/linux/", ("assay/linux",), "the Linux guest's program stands alone"),
+    ("assay/", ("assay/", "kernel/plat.h", "kernel/machine.h", "tcg/run/profile.h", *BASE), "the assay sees the platform contract and the machine"),
     ("devices/load", ("kernel/plat.h", "kernel/machine.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "the loaders take machine.h's struct blob"),
     ("devices/", ("kernel/plat.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "devices see the platform contract, tcg/phys.h and tcg/irq.h"),
     ("tcg/", ("kernel/plat.h", *BASE, "tcg/"), "tcg sees the platform contract and itself"),
@@ -40,8 +43,8 @@ LAYERS = [
     ("kernel/multiboot.c", ("kernel/", "boot/config.h"), "the BIOS PC's loader reads the same cupel.conf as the UEFI one"),
     ("kernel/machine_cores", ("kernel/", "tcg/run/vcpu.h", "devices/clock.h"), ""),
     ("kernel/machine.c", ("kernel/", "tcg/", "devices/"), ""),
-    ("kernel/", ("kernel/", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
-    ("hosted/", ("hosted/", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
+    ("kernel/", ("kernel/", "assay/assay.h", "assay/console.h", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
+    ("hosted/", ("hosted/", "assay/assay.h", "assay/console.h", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
     ("boot/", ("boot/", "kernel/boot_info.h", *BASE), "boot shares boot_info.h with kernel"),
     ("tests/", ("",), ""),
 ]

@@ -11,6 +11,17 @@ static inline s64 date_days(s64 year, unsigned month, unsigned day)
     return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
 }
 
+struct date { unsigned year, month, day, hour, minute, second; };
+
+// Seconds since 1970-01-01 00:00, not negative -> date. The inverse of the above.
+static inline struct date date_of(s64 sec)
+{
+    s64 days = sec / 86400 + 719468, era = days / 146097, doe = days % 146097;
+    s64 yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365, doy = doe - (365 * yoe + yoe / 4 - yoe / 100), mp = (5 * doy + 2) / 153;
+    unsigned month = (unsigned)(mp < 10 ? mp + 3 : mp - 9), s = (unsigned)(sec % 86400);
+    return (struct date){(unsigned)(yoe + era * 400 + (month <= 2)), month, (unsigned)(doy - (153 * mp + 2) / 5 + 1), s / 3600, s / 60 % 60, s % 60};
+}
+
 // n decimal digits at *s; moves *s past them. False: something else stands there.
 static inline bool date_digits(const char **s, unsigned n, unsigned *out)
 {

@@ -153,6 +153,15 @@ void tcg_flush_all(struct vcpu *c)
     if (!had) exclusive_end(c);
 }
 
+void tcg_set_engine(struct tcg *t, bool exit_poll, bool no_chain)
+{
+    bool irqs = tb_lock(t);
+    t->cfg.exit_poll = exit_poll;
+    t->cfg.no_chain = no_chain;
+    flush_alone(t);
+    tb_unlock(t, irqs);
+}
+
 // ---- from host code back to the guest -------------------------------------------------------------------------------------------
 
 struct tb *tb_by_host(struct tcg *t, u64 rip)

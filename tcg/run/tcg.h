@@ -203,6 +203,8 @@ static inline bool tcg_dice(struct vcpu *c, unsigned one_in)
 
 struct tcg *tcg_new(const struct tcg_config *cfg);      // NULL: no memory for the code cache
 u64 tcg_cache_min(unsigned vcpus);                      // smallest useful tcg_config.cache_size, in bytes
+// Other code from now on: drops every TB. While no vCPU is in vcpu_run; not in interrupt context.
+void tcg_set_engine(struct tcg *t, bool exit_poll, bool no_chain);
 bool tcg_add_vcpu(struct tcg *t, struct vcpu *c) MUST_CHECK;   // before any vCPU runs; false: no memory
 
 // The number that stands for this mapping of a code page, never reused.

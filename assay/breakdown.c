@@ -1,0 +1,130 @@
+// Where translated time goes: each workload once more, longer, with the profiler on (tcg/run/profile.h), and a boot of Linux. These runs' times
+// are not used otherwise. Processor counters, where there are any, are read around the same runs, and around native ones of the same length.
+#include "assay/json.h"
+#include "assay/run.h"
+#include "kernel/base/bits.h"
+#include "kernel/base/fmt.h"
+#include "tcg/run/profile.h"
+
+enum { BREAKDOWN_MS = 250 };
+
+static const char *const class_names[PROF_N] = {
+    [PROF_LOOP] = "loop", [PROF_CODE] = "translated", [PROF_BRIDGE] = "bridges", [PROF_TRANSLATE] = "translation", [PROF_SOFTMMU] = "softmmu",
+    [PROF_HELPER] = "helpers", [PROF_EXCEPTION] = "exceptions", [PROF_DEVICE] = "devices", [PROF_WAIT] = "waiting", [PROF_IDLE] = "idle",
+    [PROF_INTERRUPT] = "interrupts", [PROF_SELF] = "profiler",
+};
+
+static void counters_read(const struct assay *a, u64 *v)
+{
+    for (unsigned i = 0; i < ASSAY_COUNTERS; i++) v[i] = 0;
+    if (a->p->counters.n) a->p->counters.read(v);
+}
+
+static struct breakdown *breakdown_new(struct assay *a, const char *what, enum mode_id mode, unsigned vcpu)
+{
+    if (a->n_breakdowns == ARRAY_SIZE(a->breakdown)) return NULL;
+    struct breakdown *b = &a->breakdown[a->n_breakdowns++];
+    *b = (struct breakdown){.what = what, .mode = mode, .vcpu = vcpu};
+    return b;
+}
+
+static void profile_take(struct assay *a, const char *what, enum mode_id mode, unsigned vcpus)
+{
+    for (unsigned v = 0; v < vcpus; v++) {
+        struct profile p;
+        struct vcpu_counters n;
+        if (!machine_profile_read(v, &p, &n) || !p.total) continue;
+        struct breakdown *b = breakdown_new(a, what, mode, v);
+        if (!b) return;
+        b->total = p.total;
+        for (unsigned k = 0; k < PROF_N; k++) {
+            b->ticks[k] = p.ticks[k];
+            b->samples += p.samples[k];
+        }
+    }
+}
+
+// As long as BREAKDOWN_MS translated, where the workload can be so long. A run of that length is never too short to see the payload's start beside it.
+static u64 long_n(const struct assay *a, const struct workload *w)
+{
+    u64 want = muldiv64(a->tsc_hz, BREAKDOWN_MS, 1000), have = w->in[MODE_SOFT].ticks.median;
+    u64 ms = min_u64(a->o->ms, 10), n = have ? (u64)((u128)w->n * want * ms / 10 / have) : w->n, unit = max_u64(w->test->n_unit, 1);
+    if (w->test->n_max) n = min_u64(n, w->test->n_max);
+    return max_u64(n / unit * unit, w->n);
+}
+
+static void workload_break(struct assay *a, const struct workload *w, enum mode_id mode)
+{
+    struct pass_job job = {w->index, long_n(a, w)};
+    struct pass_result r;
+    unsigned done, first = a->n_breakdowns;
+    u64 before[ASSAY_COUNTERS], after[ASSAY_COUNTERS];
+    char err[96];
+    counters_read(a, before);
+    if (!modes[mode].native) machine_profile(true);
+    bool ok = pass_run(a, mode, &job, 1, &r, &done, err, sizeof err);
+    counters_read(a, after);
+    if (ok && !modes[mode].native) profile_take(a, w->test->name, mode, 1);
+    if (ok && modes[mode].native) (void)breakdown_new(a, w->test->name, mode, 0);
+    if (!modes[mode].native) machine_profile(false);
+    if (a->n_breakdowns == first) return;
+    a->breakdown[first].n = job.n;
+    for (unsigned i = 0; i < ASSAY_COUNTERS; i++) a->breakdown[first].counters[i] = after[i] - before[i];
+}
+
+static void linux_break(struct assay *a, enum mode_id mode)
+{
+    machine_profile(true);
+    linux_boot_once(a, mode);
+    profile_take(a, "linux-boot", mode, modes[mode].all ? a->cpus : 1);
+    machine_profile(false);
+}
+
+void breakdown_all(struct assay *a)
+{
+    assay_say(a, "assay: where the time goes");
+    for (unsigned i = 0; i < a->n_workloads && !a->quit; i++) {
+        const struct workload *w = &a->w[i];
+        if (w->in[MODE_SOFT].n) workload_break(a, w, MODE_SOFT);
+        if (a->p->counters.n && w->in[MODE_NATIVE].n) workload_break(a, w, MODE_NATIVE);
+    }
+    if (a->g->kernel.data && a->o->linux_rounds && !a->quit) linux_break(a, MODE_SOFT);
+    if (a->g->kernel.data && a->o->linux_rounds && !a->quit && a->cpus > 1) linux_break(a, MODE_SOFT_ALL);
+}
+
+static void put_counters(struct json *j, const struct assay *a, const struct breakdown *b)
+{
+    if (!a->p->counters.n || !b->n) return;
+    json_put_u64(j, "n", b->n);
+    json_key(j, "counters");
+    json_open(j, '{');
+    for (unsigned i = 0; i < a->p->counters.n; i++) json_put_u64(j, a->p->counters.name[i], b->counters[i]);
+    json_close(j, '}');
+}
+
+static void put_one(struct json *j, const struct assay *a, const struct breakdown *b)
+{
+    json_open(j, '{');
+    json_put_string(j, "mode", modes[b->mode].id);
+    json_put_string(j, "workload", b->what);
+    json_put_u64(j, "vcpu", b->vcpu);
+    put_counters(j, a, b);
+    if (b->total) {
+        json_put_u64(j, "ticks", b->total);
+        json_put_u64(j, "samples", b->samples);
+        json_put_milli(j, "own_cost", stats_ratio(b->ticks[PROF_SELF], b->total));
+        json_key(j, "shares");
+        json_open(j, '{');
+        for (unsigned k = 0; k < PROF_N; k++) json_put_micro(j, class_names[k], (u64)((u128)b->ticks[k] * 1000000 / b->total));
+        json_close(j, '}');
+    }
+    json_close(j, '}');
+}
+
+void breakdown_put(struct json *j, const struct assay *a)
+{
+    json_key(j, "breakdown");
+    json_open(j, '[');
+    for (unsigned i = 0; i < a->n_breakdowns; i++) put_one(j, a, &a->breakdown[i]);
+    json_close(j, ']');
+}
