@@ -78,6 +78,7 @@ include tests/insn/insn.mk
 include tests/unit/unit.mk
 include tests/variants.mk
 include tests/kick/kick.mk
+include assay/assay.mk
 $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test: | $(B)/deps.test
 # The guest's program of smp_test.py.
 $(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.build

@@ -21,7 +21,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CODE = ("assay", "boot", "kernel", "hosted", "tcg", "devices", "tests")
 COLUMNS = 140
-SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "tools", "tests")
+SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "assay", "tools", "tests")
 COMMENT = re.compile(r"\s*(?://|#(?!\s*(?:define|include|if|error)))|.*[;,{}]\s+(?://|/\*)")   # a line that is one, or ends in one
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes", "-Wno-unused-parameter"]
 EFI = ["-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-fshort-wchar", "-DGNU_EFI_USE_MS_ABI"]
@@ -46,6 +46,7 @@ LAYERS = [
     ("kernel/", ("kernel/", "assay/assay.h", "assay/console.h", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
     ("hosted/", ("hosted/", "assay/assay.h", "assay/console.h", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
     ("boot/", ("boot/", "kernel/boot_info.h", *BASE), "boot shares boot_info.h with kernel"),
+    ("assay/guest/", ("assay/abi.h", "assay/guest/", *BASE), "the payload is a machine's kernel of its own; of the rest it sees assay/abi.h"),
     ("tests/", ("",), ""),
 ]
 # Inside tcg/: the layers below know nothing of a guest architecture.
@@ -194,7 +195,7 @@ def flags_for(path, alone):
         f += EFI
     elif path.startswith("kernel/") and not path.startswith(("kernel/base/", "kernel/machine")):
         f += NEWLIB + ["-mno-red-zone"]
-    if not path.startswith("tests/"):
+    if not path.startswith(("tests/", "assay/guest/fp_")):
         f += ["-mgeneral-regs-only"]
     if path.startswith("tests/insn/") or path.startswith("tests/ir/"):
         f += ["-Ibuild/tests/insn"]
