@@ -2,7 +2,11 @@
 //
 // Calibration. A workload's n is the same in every mode, or checksums and ratios would mean nothing. It is found by passes with growing n, until
 // a job takes a measurable time, and is then scaled to options.ms natively (kernel tests of a run that has no ring 0 of its own: translated),
-// but so that the slowest translated mode stays within SLOWEST times that.
+// but so that the default translated mode stays within SLOWEST times that. Each step's figure is the least of PROBES runs, so that neither
+// translating for the first time nor a neighbour on the machine is taken for the workload.
+//
+// Warming up. Each measured job comes behind a short one of the same kind: caches are filled and code is translated, as in a program that has run
+// for a while. Translation is measured where it is the subject: by the workloads that write code.
 //
 // Rounds. Each round runs all modes, beginning with another one each time, and each mode all workloads: whatever changes slowly on the machine
 // (clock, temperature, neighbours) meets all modes alike. Ratios are taken within a round.
@@ -18,7 +22,8 @@
 #include "kernel/base/log.h"
 #include "kernel/plat.h"
 
-enum { SLOWEST = 8, PROBE_SHARE = 8, GROWTH = 8, STEPS_MAX = 24, BATCH = (ASSAY_JOBS - 1) / 2 };
+enum { SLOWEST = 8, PROBE_SHARE = 8, PROBES = 3, GROWTH = 8, STEPS_MAX = 24, WARM_SHARE = 16 };
+enum { WARM, CLOCK, WORK, PER_WORKLOAD, BATCH = (ASSAY_JOBS - CLOCK - 1) / PER_WORKLOAD };   // a workload's jobs; after the last one a clock more
 enum { CLOCK_TOLERANCE = 30 };    // thousandths
 
 const struct mode modes[N_MODES] = {
@@ -48,19 +53,20 @@ static void probe_pass(struct assay *a, enum mode_id mode, struct probe *p, cons
     struct pass_result r[ASSAY_JOBS];
     char err[96];
     unsigned done;
-    for (unsigned i = 0; i < n; i++) job[i] = (struct pass_job){a->w[which[i]].index, p[which[i]].n};
-    bool ok = pass_run(a, mode, job, n, r, &done, err, sizeof err);
-    for (unsigned i = 0; i < done; i++) {
+    for (unsigned i = 0; i < n * PROBES; i++) job[i] = (struct pass_job){a->w[which[i / PROBES]].index, p[which[i / PROBES]].n};
+    bool ok = pass_run(a, mode, job, n * PROBES, r, &done, err, sizeof err);
+    for (unsigned i = 0; i < done / PROBES; i++) {
         struct probe *q = &p[which[i]];
-        const struct assay_test *t = a->w[which[i]].test;
-        q->ticks = r[i].ticks;
-        u64 more = n_round(t, q->n * GROWTH);
-        q->done = r[i].ticks * PROBE_SHARE >= want || more == q->n;
+        q->ticks = UINT64_MAX;
+        for (unsigned k = 0; k < PROBES; k++) q->ticks = min_u64(q->ticks, r[i * PROBES + k].ticks);
+        u64 more = n_round(a->w[which[i]].test, q->n * GROWTH);
+        q->done = q->ticks * PROBE_SHARE >= want || more == q->n;
         if (!q->done) q->n = more;
     }
     if (ok) return;
-    p[which[done]].done = true;
-    fmt_snprintf(a->w[which[done]].in[mode].missing, sizeof a->w[0].in[0].missing, "%s", err);
+    struct workload *w = &a->w[which[done / PROBES]];
+    p[which[done / PROBES]] = (struct probe){.done = true};
+    fmt_snprintf(w->in[mode].missing, sizeof w->in[mode].missing, "%s", err);
 }
 
 static void probe_all(struct assay *a, enum mode_id mode, struct probe *p, u64 want)
@@ -70,11 +76,17 @@ static void probe_all(struct assay *a, enum mode_id mode, struct probe *p, u64 w
         p[i].done = a->w[i].in[mode].missing[0];
     }
     for (unsigned step = 0; step < STEPS_MAX; step++) {
-        unsigned which[ASSAY_JOBS], n = 0;
-        for (unsigned i = 0; i < a->n_workloads && n < ASSAY_JOBS; i++)
-            if (!p[i].done) which[n++] = i;
-        if (!n) return;
-        probe_pass(a, mode, p, which, n, want);
+        unsigned which[ASSAY_JOBS / PROBES], n = 0, open = 0;
+        for (unsigned i = 0; i < a->n_workloads; i++) {
+            if (p[i].done) continue;
+            which[n++] = i;
+            open++;
+            if (n < ARRAY_SIZE(which)) continue;
+            probe_pass(a, mode, p, which, n, want);
+            n = 0;
+        }
+        if (n) probe_pass(a, mode, p, which, n, want);
+        if (!open) return;
     }
 }
 
@@ -148,19 +160,23 @@ static void sample_put(struct assay *a, struct workload *w, enum mode_id mode, c
     a->events += modes[mode].native ? r->events : 0;
     s->checksum = r->checksum;
     for (unsigned m = 0; m < N_MODES && !a->mismatch[0]; m++)
-        if (m != mode && w->in[m].round[0].have && w->in[m].checksum != r->checksum && w->test->kind == TEST_USER)
+        if (m != mode && modes[m].all == modes[mode].all && w->in[m].round[0].have && w->in[m].checksum != r->checksum && w->test->kind == TEST_USER)
             fmt_snprintf(a->mismatch, sizeof a->mismatch, "%s: the checksum is %#llx in mode %s and %#llx in mode %s", w->test->name,
                          (unsigned long long)w->in[m].checksum, modes[m].id, (unsigned long long)r->checksum, modes[mode].id);
 }
 
-// `clock` jobs stand at the even places. Their usual time is the median of this pass.
+// The clocks' usual time is the median of this pass.
+static unsigned clock_at(unsigned k) { return k * PER_WORKLOAD + CLOCK; }
+
 static void clock_judge(struct assay *a, const struct pass_result *r, unsigned n, bool *bad)
 {
     u64 v[ASSAY_JOBS];
     unsigned k = 0;
-    for (unsigned i = 0; i < n; i += 2) v[k++] = r[i].ticks;
+    for (unsigned i = clock_at(0); i < n; i = clock_at(k)) v[k++] = r[i].ticks;
+    if (!k) return;
     u64 usual = stats_of(v, k).median;
-    for (unsigned i = 0; i < n; i += 2) {
+    for (unsigned j = 0; j < k; j++) {
+        unsigned i = clock_at(j);
         u64 ratio = stats_ratio(r[i].ticks, usual);
         bad[i] = ratio > 1000 + CLOCK_TOLERANCE || ratio < 1000 - CLOCK_TOLERANCE;
         a->clock_samples++;
@@ -176,16 +192,20 @@ static unsigned batch_run(struct assay *a, enum mode_id mode, const unsigned *wh
     bool bad[ASSAY_JOBS] = {false};
     unsigned done;
     for (unsigned i = 0; i < n; i++) {
-        job[2 * i] = (struct pass_job){a->clock, a->clock_n};
-        job[2 * i + 1] = (struct pass_job){a->w[which[i]].index, a->w[which[i]].n};
+        const struct workload *w = &a->w[which[i]];
+        struct pass_job *j = job + i * PER_WORKLOAD;
+        j[WARM] = (struct pass_job){w->index, n_round(w->test, w->n / WARM_SHARE)};
+        j[CLOCK] = (struct pass_job){a->clock, a->clock_n};
+        j[WORK] = (struct pass_job){w->index, w->n};
     }
-    job[2 * n] = job[0];
-    (void)pass_run(a, mode, job, 2 * n + 1, r, &done, err, errlen);
+    // Behind the last: its second clock, at the place where one would be.
+    job[n * PER_WORKLOAD] = job[n * PER_WORKLOAD + CLOCK] = job[CLOCK];
+    (void)pass_run(a, mode, job, n * PER_WORKLOAD + CLOCK + 1, r, &done, err, errlen);
     clock_judge(a, r, done, bad);
-    unsigned whole = done / 2;                     // a workload that ran, and the clock before it
+    unsigned whole = (unsigned)min_u64(done / PER_WORKLOAD, n);
     for (unsigned i = 0; i < whole; i++) {
-        sample_put(a, &a->w[which[i]], mode, &r[2 * i + 1]);
-        a->w[which[i]].in[mode].round[a->round].disturbed |= bad[2 * i] || (2 * i + 2 < done && bad[2 * i + 2]);
+        sample_put(a, &a->w[which[i]], mode, &r[i * PER_WORKLOAD + WORK]);
+        a->w[which[i]].in[mode].round[a->round].disturbed |= bad[clock_at(i)] || (clock_at(i + 1) < done && bad[clock_at(i + 1)]);
     }
     return whole;
 }

@@ -4,6 +4,7 @@
 #define USER(name, group, unit, title, test, setup, check, n_unit) {name, group, unit, title, TEST_USER, 0, 0, 0, (u64)(setup), (u64)(test), (u64)(check), n_unit, 0}
 
 const struct assay_test tests[] = {
+    USER("clock", "integer", "iteration", "32 dependent multiplications", test_clock, 0, 0, 1),
     USER("alu", "integer", "iteration", "straight-line integer, 34 instructions", test_alu, 0, 0, 1),
     USER("branchy", "integer", "iteration", "branches on random data", test_branchy, 0, 0, 1),
     USER("calls", "integer", "call", "recursive calls", test_calls, 0, 0, 127),

@@ -11,6 +11,8 @@
 #define SETUP(name) void name(struct assay_ctx *ctx, u64 n)
 #define CHECK(name) u64 name(struct assay_ctx *ctx, u64 n, u64 value)
 
+// user_clock.S
+TEST(test_clock);
 // user_int.S, user_int.c: ring 3, integer registers.
 TEST(test_alu);
 TEST(test_branchy);
