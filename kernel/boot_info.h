@@ -10,7 +10,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 4
+#define BOOT_INFO_VERSION 5
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -29,13 +29,25 @@ struct boot_mem { u64 base, size; u32 type, pad; };
 struct boot_file { u64 phys, size; char name[128]; };
 
 // Tests of the bare machine that take the place of a guest (kernel/selftest.h).
-enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET };
+enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK };
 
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
     u64 phys, size;
     u32 width, height, stride;             // stride in pixels
     u8 red_shift, green_shift, blue_shift, pad;
+};
+
+// The partition that Cupel was loaded from, as the firmware names it (UEFI 2.10, 10.3.5.1): the only one that is ever written.
+enum boot_partition_kind { BOOT_PARTITION_UNKNOWN, BOOT_PARTITION_GPT, BOOT_PARTITION_MBR };
+struct boot_partition {
+    u8 kind;                               // enum boot_partition_kind; unknown: there is none (BIOS, network, a volume without a table)
+    u8 usb;                                // its disk is behind a USB controller
+    u8 pad[2];
+    u32 block_size;                        // bytes, the unit of start and count
+    u32 number, pad2;                      // from 1
+    u64 start, count;
+    u8 id[16];                             // GPT: the partition's unique GUID; MBR: the disk's signature in the first four
 };
 
 struct boot_info {
@@ -66,6 +78,7 @@ struct boot_info {
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1
     u32 serial_baud;                       // 0: as the firmware left it
+    struct boot_partition partition;
     char title[64];
     char append[2048];
     char error[256];                       // what is wrong with the entry, for the kernel to say; empty: nothing
