@@ -28,6 +28,9 @@ bool boot_file_read(struct boot *b, const char *path, struct boot_file *out, cha
 u64 boot_pages_alloc(struct boot *b, u64 size);     // zeroed; physical address, 0 when there is no memory
 void boot_pages_free(struct boot *b, u64 phys, u64 size);
 
+// ---- partition.c: what the device path of that volume says of its partition ----
+void boot_partition_find(struct boot *b, struct boot_partition *out);
+
 // ---- menu.c: the entry to boot; -1: back to the firmware ----
 int boot_menu(struct boot *b, const struct config *c, bool *countdown);
 

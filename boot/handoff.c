@@ -155,6 +155,7 @@ bool boot_prepare(struct boot *b, const struct config_entry *e, struct boot_info
     info_framebuffer(b, &info->fb);
     info->rsdp_phys = info_rsdp(b);
     info_wall_clock(b, info);
+    boot_partition_find(b, &info->partition);
     *out = info;
     *entry = eh->e_entry;
     return true;

@@ -29,13 +29,25 @@ struct boot_mem { u64 base, size; u32 type, pad; };
 struct boot_file { u64 phys, size; char name[128]; };
 
 // Tests of the bare machine that take the place of a guest (kernel/selftest.h).
-enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET };
+enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK };
 
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
     u64 phys, size;
     u32 width, height, stride;             // stride in pixels
     u8 red_shift, green_shift, blue_shift, pad;
+};
+
+// The partition that Cupel was loaded from, as the firmware names it (UEFI 2.10, 10.3.5.1): the only one that is ever written.
+enum boot_partition_kind { BOOT_PARTITION_UNKNOWN, BOOT_PARTITION_GPT, BOOT_PARTITION_MBR };
+struct boot_partition {
+    u8 kind;                               // enum boot_partition_kind; unknown: there is none (BIOS, network, a volume without a table)
+    u8 usb;                                // its disk is behind a USB controller
+    u8 pad[2];
+    u32 block_size;                        // bytes, the unit of start and count
+    u32 number, pad2;                      // from 1
+    u64 start, count;
+    u8 id[16];                             // GPT: the partition's unique GUID; MBR: the disk's signature in the first four
 };
 
 struct boot_info {
@@ -66,6 +78,7 @@ struct boot_info {
     u32 debug_exit_base, debug_exit_size;  // size 0: absent
     u32 serial_port;                       // I/O port; 0: none; BOOT_SERIAL_AUTO: as SPCR says, else COM1
     u32 serial_baud;                       // 0: as the firmware left it
+    struct boot_partition partition;
     char firmware[96];                     // who made it and which version; empty: unknown
     char assay[256];                       // options of the assay in place of a guest; empty: none
     char title[64];

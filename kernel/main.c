@@ -15,6 +15,7 @@
 #include "kernel/power.h"
 #include "kernel/ramdisk.h"
 #include "kernel/selftest.h"
+#include "kernel/stick.h"
 #include "kernel/traps.h"
 #include "kernel/virtio_blk.h"
 #include "kernel/vmem.h"
@@ -39,6 +40,7 @@ static void main_bring_up(const struct boot_info *info)
     lapic_init();                  // interrupts can be delivered
     hwtimer_init(info->wall_ns, info->wall_tsc);   // time is known, the timer armed at need
     console_init_input(info);      // serial and keyboard interrupts
+    stick_init(info);              // which partition results may be written to
     power_init();                  // the end takes no locks, so what it maps is mapped now
     __asm__ volatile("sti");       // all that can interrupt has its handler
     ap_start_all(info);            // the other cores, parked

@@ -9,3 +9,6 @@ NORETURN void selftest_run(enum boot_selftest test);
 
 // selftest_cores.c: the platform contract on all cores at once.
 NORETURN void selftest_cores(void);
+
+// selftest_stick.c: results onto the disk that Cupel was booted from. Switches the machine off right after the last message.
+NORETURN void selftest_stick(void);

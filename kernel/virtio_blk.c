@@ -4,9 +4,9 @@
 // status, all within one page, so that the ring is written once and a request costs its table only. Data needs no copy: guest RAM is host
 // RAM, contiguous at least by pages, and the device gets physical addresses.
 //
-// A request that needs more descriptors than a table has, or more than the device takes at once, goes in pieces, one after the other in the
-// same slot; a write with FUA ends with a flush of its own. Requests beyond the number of slots wait in a list. Everything runs under the
-// BQL, interrupt included.
+// A request that needs more descriptors than a table has, or more than the device takes at once, goes in pieces, one after the other in
+// the same slot; a write with FUA ends with a flush of its own. Requests beyond the number of slots wait in a list. Everything runs under
+// the BQL, interrupt included.
 #include "kernel/virtio_blk.h"
 
 #include "kernel/base/bits.h"
@@ -18,7 +18,7 @@
 #include "kernel/virtio_pci.h"
 #include "kernel/vmem.h"
 
-enum { DISKS = 4, SLOTS = 32, TABLE = 160, TYPE_BLOCK = 2, PIECE_MAX = 4 << 20 };
+enum { DISKS = VIRTIO_BLK_DISKS, SLOTS = 32, TABLE = 160, TYPE_BLOCK = 2, PIECE_MAX = 4 << 20 };
 enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_DISCARD = 11, T_WRITE_ZEROES = 13, S_UNSUPP = 2 };
 enum { F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_DISCARD = 13, F_WRITE_ZEROES = 14, F_INDIRECT = 28 };
@@ -47,6 +47,7 @@ struct slot {
 struct vblk {
     struct block b;
     char name[16];
+    unsigned number;
     struct vpci pci;
     u64 features;
     unsigned nslots, seg_max, pending;
@@ -333,8 +334,11 @@ static const char *bring_up(struct vblk *d)
 struct block *virtio_blk_open(unsigned n, char *err, size_t errlen)
 {
     static const struct block_ops ops = {.submit = vblk_submit, .drain = vblk_drain, .run = vblk_run};
-    ASSERT(all.n < DISKS, "%u disks", all.n);
+    for (unsigned i = 0; i < all.n; i++)
+        if (all.disk[i].number == n) return &all.disk[i].b;
+    ASSERT(all.n < DISKS && n < DISKS, "disk %u, %u of them open", n, all.n);
     struct vblk *d = &all.disk[all.n];
+    d->number = n;
     fmt_snprintf(d->name, sizeof d->name, "virtio%u", n);
     if (!vpci_find(TYPE_BLOCK, n, &d->pci)) {
         fmt_snprintf(err, errlen, "drive: this PC has no virtio disk of number %u (they count from 0)", n);

@@ -7,7 +7,7 @@ set -e
 build="gcc make binutils libc6-dev libzydis-dev libzycore-dev"
 metal="gnu-efi newlib-source xz-utils mtools dosfstools fdisk gdisk console-setup-linux"
 guest="busybox-static cpio gzip xz-utils python3"
-tests="qemu-system-x86 ovmf python3 clang clang-format acpica-tools gdb bochs bochsbios vgabios bochs-term grub-common grub-pc-bin xorriso e2fsprogs"
+tests="qemu-system-x86 ovmf python3 mtools dosfstools clang clang-format acpica-tools gdb bochs bochsbios vgabios bochs-term grub-common grub-pc-bin xorriso e2fsprogs"
 
 case "$*" in '') set -- build metal test ;; esac
 wanted=

@@ -2,6 +2,7 @@
 # Makes a bootable disk image without root and without loop devices: a GPT with one EFI system partition, whose file
 # system is made and filled by mtools on its own and then put in its place.
 #   mkimg.sh IMAGE EFI_APPLICATION CONFIG [GUEST_DIRECTORY]
+# The root holds assay.json, 1 MiB in one piece: results are written into it in place (kernel/inplace.c).
 # The partition has at least 256 MiB free beside its files. Written to a USB stick with dd, or by attaching it to a VM.
 set -e
 [ $# -ge 3 ] || { echo "usage: mkimg.sh IMAGE EFI_APPLICATION CONFIG [GUEST_DIRECTORY]" >&2; exit 2; }
@@ -11,13 +12,16 @@ part_mb=$((files_mb + 300))
 tmp=$img.tmp
 export PATH="$PATH:/usr/sbin:/sbin"
 
-trap 'rm -f "$tmp" "$tmp.fat"' EXIT
+trap 'rm -f "$tmp" "$tmp.fat" "$tmp.json"' EXIT
 rm -f "$tmp" "$tmp.fat"
 truncate -s "${part_mb}M" "$tmp.fat"
 mkfs.vfat -F 32 -n CUPEL "$tmp.fat" >/dev/null
 mmd -i "$tmp.fat" ::/EFI ::/EFI/BOOT
 mcopy -i "$tmp.fat" "$efi" ::/EFI/BOOT/BOOTX64.EFI
 mcopy -i "$tmp.fat" "$conf" ::/cupel.conf
+# The first file that is copied to a fresh volume is in one piece. Spaces and newlines after JSON are nothing.
+{ printf '{"schema": "cupel-assay/1", "complete": false}\n'; yes '' | head -c 1048576; } | head -c 1048576 >"$tmp.json"
+mcopy -i "$tmp.fat" "$tmp.json" ::/assay.json
 if [ -n "$guest" ] && [ -d "$guest" ]; then
     mmd -i "$tmp.fat" ::/guest
     for f in "$guest"/*; do
