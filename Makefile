@@ -16,7 +16,7 @@ BASEFLAGS := -std=gnu11 -O2 -g -I. $(WARN) -fno-strict-aliasing -fno-omit-frame-
 
 TCG_SRC := $(wildcard tcg/ir/*.c tcg/host/*.c tcg/run/*.c tcg/guest/x86/*.c) $(wildcard tcg/run/*.S)
 DEV_SRC := $(wildcard devices/*.c)
-BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c
+BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c kernel/machine_profile.c
 HOSTED_SRC := $(wildcard hosted/*.c)
 
 # Packages that the build needs are installed once per change of the list. DEPS=no leaves the system alone.

@@ -59,7 +59,8 @@ enum machine_end { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_
 // Builds the machine and checks the configuration. On failure returns false with a message that names the thing and the mend in
 // err.
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen) MUST_CHECK;
-// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then.
+// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then,
+// with TRACE_PROFILE where its time went.
 // *code: the value written to isa-debug-exit ((v << 1) | 1) or 0. A guest reset is
 // carried out inside unless no_reboot.
 enum machine_end machine_run(int *code);
@@ -69,5 +70,12 @@ void machine_reset(void);
 // Stops and resumes all vCPUs with the virtual clock (monitor stop/cont). BQL held.
 void machine_stop(void);
 void machine_cont(void);
-// Monitor texts: "registers", "jit", "timers", "icount", "sync-profile". `out` gets zero-terminated pieces. BQL held.
+// Where the vCPUs' time goes: switches sampling on, from zero, or off; what was counted stays. BQL held.
+void machine_profile(bool on);
+struct profile;
+struct vcpu_counters;
+// Shares of vCPU 0..smp-1 since machine_profile(true), and its counts since its start (tcg/run/profile.h). False: no such vCPU. Any
+// context.
+bool machine_profile_read(unsigned vcpu, struct profile *p, struct vcpu_counters *n) MUST_CHECK;
+// Monitor texts: "registers", "jit", "timers", "icount", "profile", "sync-profile". `out` gets zero-terminated pieces. BQL held.
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);
