@@ -17,7 +17,7 @@ BASEFLAGS := -std=gnu11 -O2 -g -I. $(WARN) -fno-strict-aliasing -fno-omit-frame-
 
 TCG_SRC := $(wildcard tcg/ir/*.c tcg/host/*.c tcg/run/*.c tcg/guest/x86/*.c) $(wildcard tcg/run/*.S)
 DEV_SRC := $(wildcard devices/*.c)
-BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c
+BASE_SRC := $(wildcard kernel/base/*.c) kernel/machine.c kernel/machine_cores.c kernel/machine_profile.c
 ASSAY_SRC := $(wildcard assay/*.c) assay/payload.S
 HOSTED_SRC := $(wildcard hosted/*.c) $(ASSAY_SRC)
 
@@ -98,7 +98,8 @@ $(B)/tests/powerloss.so: tests/boot/powerloss.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g $(WARN) -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
-QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" tests/boot/options_test.py tests/boot/multiboot_test.py
+QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
+    tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
     $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer metal metal_cores blk_metal stick bochs kick)
 .PHONY: test test-quick test-metal lint bench-blk bench-peers bench-smp

@@ -5,7 +5,7 @@ CUPEL_VERSION ?= 0.1
 CUPEL_BUILD := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 IDENT := -DCUPEL_VERSION='"$(CUPEL_VERSION)"' -DCUPEL_BUILD='"$(CUPEL_BUILD)"'
 
-METAL_SRC := $(wildcard kernel/*.c kernel/*.S) boot/config.c $(ASSAY_SRC) $(TCG_SRC) $(DEV_SRC) $(filter-out kernel/machine.c kernel/machine_cores.c,$(BASE_SRC))
+METAL_SRC := $(wildcard kernel/*.c kernel/*.S) boot/config.c $(ASSAY_SRC) $(TCG_SRC) $(DEV_SRC) $(filter kernel/base/%,$(BASE_SRC))
 METAL_OBJ := $(patsubst %,$(B)/metal/%.o,$(METAL_SRC))
 METALFLAGS := $(BASEFLAGS) $(REGSONLY) -mno-red-zone -mcmodel=kernel -fno-pic -fno-pie -ffreestanding -fno-stack-protector -fcf-protection=none \
     -isystem $(NEWLIB)/include $(IDENT)

@@ -4,6 +4,7 @@
 #include "assay/run.h"
 #include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
+#include "kernel/plat.h"
 #include "tcg/run/profile.h"
 
 enum { BREAKDOWN_MS = 250 };
@@ -18,6 +19,13 @@ static void counters_read(const struct assay *a, u64 *v)
 {
     for (unsigned i = 0; i < ASSAY_COUNTERS; i++) v[i] = 0;
     if (a->p->counters.n) a->p->counters.read(v);
+}
+
+static void profile_switch(bool on)
+{
+    bql_lock();
+    machine_profile(on);
+    bql_unlock();
 }
 
 static struct breakdown *breakdown_new(struct assay *a, const char *what, enum mode_id mode, unsigned vcpu)
@@ -61,12 +69,12 @@ static void workload_break(struct assay *a, const struct workload *w, enum mode_
     u64 before[ASSAY_COUNTERS], after[ASSAY_COUNTERS];
     char err[96];
     counters_read(a, before);
-    if (!modes[mode].native) machine_profile(true);
+    if (!modes[mode].native) profile_switch(true);
     bool ok = pass_run(a, mode, &job, 1, &r, &done, err, sizeof err);
     counters_read(a, after);
     if (ok && !modes[mode].native) profile_take(a, w->test->name, mode, 1);
     if (ok && modes[mode].native) (void)breakdown_new(a, w->test->name, mode, 0);
-    if (!modes[mode].native) machine_profile(false);
+    if (!modes[mode].native) profile_switch(false);
     if (a->n_breakdowns == first) return;
     a->breakdown[first].n = job.n;
     for (unsigned i = 0; i < ASSAY_COUNTERS; i++) a->breakdown[first].counters[i] = after[i] - before[i];
@@ -74,10 +82,10 @@ static void workload_break(struct assay *a, const struct workload *w, enum mode_
 
 static void linux_break(struct assay *a, enum mode_id mode)
 {
-    machine_profile(true);
+    profile_switch(true);
     linux_boot_once(a, mode);
     profile_take(a, "linux-boot", mode, modes[mode].all ? a->cpus : 1);
-    machine_profile(false);
+    profile_switch(false);
 }
 
 void breakdown_all(struct assay *a)

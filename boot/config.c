@@ -221,6 +221,7 @@ static bool key_serial(struct parse *p, const char *v)
 
 static bool key_no_reboot(struct parse *p, const char *v) { return value_bool(v, &p->e->no_reboot); }
 static bool key_debugcon(struct parse *p, const char *v) { return value_bool(v, &p->e->debugcon); }
+static bool key_profile(struct parse *p, const char *v) { return value_bool(v, &p->e->profile); }
 
 // One device a line, by QEMU's name.
 static bool key_device(struct parse *p, const char *v)
@@ -279,6 +280,7 @@ static const struct key keys[] = {
     {"rtc", false, true, key_rtc, "base=utc or base=2026-01-31T12:00:00, and clock=host or clock=vm, with a comma between"},
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
+    {"profile", false, true, key_profile, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
     {"selftest", false, true, key_selftest, "cores, panic, overflow, reset or stick: a test of this machine in place of a guest"},
     {"assay", false, true, key_assay, "on, or options such as rounds=7,linux=3,ms=10: measures what translation costs here; kernel and initrd are for its Linux part"},
@@ -391,6 +393,7 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->no_chain = e->no_chain;
     info->no_reboot = e->no_reboot;
     info->debugcon = e->debugcon;
+    info->profile = e->profile;
     info->virtio_rng = e->virtio_rng;
     info->virtio_console = e->virtio_console;
     info->tb_size = e->tb_size;

@@ -13,7 +13,7 @@ struct config_entry {
     unsigned kernel_line, initrd_line, drive_line;
     u64 memory;                                 // bytes
     unsigned smp;                               // 0: not given
-    bool exit_poll, no_chain, no_reboot, debugcon;
+    bool exit_poll, no_chain, no_reboot, debugcon, profile;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;
     u8 thread, icount, icount_shift, icount_sleep_off, seeded, rtc_base, rtc_clock;   // as in struct boot_info

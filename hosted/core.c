@@ -92,6 +92,7 @@ static u64 irq_process(struct core *c, u64 rip)
     __atomic_store_n(&c->kick_sent, 0, __ATOMIC_SEQ_CST);
     u32 p = __atomic_exchange_n(&c->pending, 0, __ATOMIC_RELAXED);
     c->in_irq = true;
+    if (events.entered) events.entered();
     if (p & (IRQ_TIMER | IRQ_INPUT | IRQ_HELPER)) {
         bql_take(c);
         c->where = __FILE__;

@@ -23,14 +23,22 @@ static void cmd_help(const char *arg);
 
 static void cmd_info(const char *arg)
 {
-    static const char *const topics[] = {"registers", "jit", "timers", "icount", "sync-profile"};
+    static const char *const topics[] = {"registers", "jit", "timers", "icount", "profile", "sync-profile"};
     for (unsigned i = 0; i < ARRAY_SIZE(topics); i++)
         if (!strcmp(arg, topics[i])) return machine_info(arg, say_piece, NULL);
     say("info registers     guest registers\n"
         "info jit           translation statistics\n"
         "info timers        the clocks and their armed timers\n"
         "info icount        instructions and virtual time\n"
+        "info profile       where the vCPUs' time goes\n"
         "info sync-profile  the big lock: how often it was taken, and for how long\n");
+}
+
+static void cmd_profile(const char *arg)
+{
+    bool on = !strcmp(arg, "on");
+    if (on || !strcmp(arg, "off")) machine_profile(on);
+    else say("profile: on (from zero) or off; 'info profile' shows it\n");
 }
 
 static void cmd_stop(const char *arg)
@@ -62,7 +70,8 @@ static const struct command {
     void (*fn)(const char *arg);
 } commands[] = {
     {"help", "?", "this list", cmd_help},
-    {"info", "i", "info registers, jit, timers, icount, sync-profile", cmd_info},
+    {"info", "i", "info registers, jit, timers, icount, profile, sync-profile", cmd_info},
+    {"profile", "prof", "profile on|off: sample what the vCPUs do, for info profile", cmd_profile},
     {"stop", "s", "stop the guest", cmd_stop},
     {"cont", "c", "let it go on", cmd_cont},
     {"system_reset", "reset", "reset the guest", cmd_reset},

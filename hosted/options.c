@@ -224,14 +224,14 @@ static void opt_d(struct options *o, const char *a)
     static const struct { const char *name; unsigned bit; } names[] = {
         {"in_asm", TRACE_IN_ASM}, {"op", TRACE_OP}, {"out_asm", TRACE_OUT_ASM}, {"int", TRACE_INT}, {"exec", TRACE_EXEC},
         {"cpu", TRACE_CPU}, {"guest_errors", TRACE_GUEST_ERRORS}, {"unimp", TRACE_UNIMP},
-        {"icount", TRACE_ICOUNT},
+        {"icount", TRACE_ICOUNT}, {"profile", TRACE_PROFILE},
     };
     struct item it;
     while (item_next(&a, &it)) {
         unsigned i = 0;
         while (i < ARRAY_SIZE(names) && !is(&it, names[i].name)) i++;
         if (i == ARRAY_SIZE(names))
-            options_fail("-d: '%s' is unknown; use a list of in_asm, op, out_asm, int, exec, cpu, guest_errors, unimp, icount", it.key);
+            options_fail("-d: '%s' is unknown; use a list of in_asm, op, out_asm, int, exec, cpu, guest_errors, unimp, icount, profile", it.key);
         o->trace |= names[i].bit;
     }
 }
@@ -307,7 +307,7 @@ static const struct option options[] = {
     {"icount", "LIST", "shift=N[,sleep=on|off]: deterministic, every instruction takes 2^N ns of virtual time", opt_icount},
     {"seed", "N", "RDRAND, RDSEED and virtio-rng give what follows from N", opt_seed},
     {"rtc", "LIST", "base=utc|localtime|DATE (2026-01-31T12:00:00), clock=host|vm: what the real-time clock shows and goes by", opt_rtc},
-    {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp; icount: a line at the end", opt_d},
+    {"d", "LIST", "trace: in_asm,op,out_asm,int,exec,cpu,guest_errors,unimp; icount, profile: said at the end", opt_d},
     {"D", "FILE", "write the trace there (default: standard error)", opt_trace_file},
     {"drive", "LIST", "file=PATH,if=virtio[,format=raw][,readonly=on][,cache=writeback|none|writethrough|directsync|unsafe]; or if=none,id=ID\n"
      "                     for -device virtio-blk-pci,drive=ID[,num-queues=N][,serial=TEXT][,iothread=ID]", opt_drive},

@@ -71,7 +71,8 @@ struct boot_info {
     u8 seeded;
     u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
     u8 selftest;                           // enum boot_selftest
-    u8 pad[5];
+    u8 profile;
+    u8 pad[4];
     u64 seed;
     s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default

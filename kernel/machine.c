@@ -18,6 +18,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/machine_cores.h"
+#include "kernel/machine_profile.h"
 #include "kernel/plat.h"
 #include "tcg/guest/x86/start.h"
 #include "tcg/phys.h"
@@ -270,7 +271,7 @@ static bool config_check(char *err, size_t errlen)
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
 {
     static const struct plat_events events = {.timer = clocks_run_expired, .attention = attention, .console_input = console_input,
-                                              .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
+                                              .entered = profile_interrupt_begin, .interrupted = vcpu_interrupted, .host_fault = vcpu_host_fault};
     m.cfg = *cfg;
     if (!m.cfg.smp) m.cfg.smp = 1;
     if (m.cfg.icount.on && !m.cfg.seeded) m.cfg.seed = ICOUNT_SEED;
@@ -295,6 +296,7 @@ bool machine_create(const struct machine_config *cfg, char *err, size_t errlen)
     }
     m.cpu = m.cpus[0];
     clocks_init();
+    profiler_init(m.cpus, m.cfg.smp);
     if (!iothreads_create(err, errlen)) return false;
     plat_events_set(&events);
     bql_lock();
@@ -366,6 +368,17 @@ static void icount_report(void)
     trace_write("icount: %s ram_fnv1a64=%016llx\n", text, (unsigned long long)ram_hash());
 }
 
+static void trace_text(void *o UNUSED, const char *s) { trace_write("%s", s); }
+
+static void profile_report(void)
+{
+    if (!(trace_mask() & TRACE_PROFILE)) return;
+    bql_lock();
+    profiler_switch(false);
+    bql_unlock();
+    profiler_info(trace_text, NULL);
+}
+
 static enum machine_end run(int *code)
 {
     for (;;) {
@@ -396,12 +409,14 @@ enum machine_end machine_run(int *code)
     cores_bring_up();
     bql_lock();
     clock_resume_vm();
+    if (trace_mask() & TRACE_PROFILE) profiler_switch(true);
     bql_unlock();
     enum machine_end end = run(code);
     bql_lock();
     clock_pause_vm();
     bql_unlock();
     icount_report();
+    profile_report();
     return end;
 }
 
@@ -478,6 +493,16 @@ void machine_cont(void)
     plat_core_kick(0);            // it waits in wait_while_stopped
 }
 
+void machine_profile(bool on) { profiler_switch(on); }
+
+bool machine_profile_read(unsigned vcpu, struct profile *p, struct vcpu_counters *n)
+{
+    if (vcpu >= m.cfg.smp) return false;
+    profile_read(m.cpus[vcpu], p);
+    profile_counters(m.cpus[vcpu], n);
+    return true;
+}
+
 static void info_icount(void (*out)(void *o, const char *s), void *o)
 {
     char text[128];
@@ -503,6 +528,7 @@ void machine_info(const char *what, void (*out)(void *o, const char *s), void *o
     } else if (!__builtin_strcmp(what, "jit")) tcg_info(m.tcg, out, o);
     else if (!__builtin_strcmp(what, "timers")) clocks_info(out, o);
     else if (!__builtin_strcmp(what, "icount")) info_icount(out, o);
+    else if (!__builtin_strcmp(what, "profile")) profiler_info(out, o);
     else if (!__builtin_strcmp(what, "sync-profile")) bql_info(out, o);
-    else out(o, "info: registers, jit, timers, icount, sync-profile\n");
+    else out(o, "info: registers, jit, timers, icount, profile, sync-profile\n");
 }

@@ -59,7 +59,8 @@ enum machine_end { MACHINE_POWEROFF, MACHINE_RESET, MACHINE_DEBUG_EXIT, MACHINE_
 // Builds the machine and checks the configuration. On failure returns false with a message that names the thing and the mend in
 // err.
 bool machine_create(const struct machine_config *cfg, char *err, size_t errlen) MUST_CHECK;
-// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then.
+// Runs vCPU 0 on this core until the guest ends; with TRACE_ICOUNT, reports instructions, virtual time and a hash of RAM then,
+// with TRACE_PROFILE where its time went.
 // *code: the value written to isa-debug-exit ((v << 1) | 1) or 0. A guest reset is
 // carried out inside unless no_reboot.
 enum machine_end machine_run(int *code);
@@ -74,10 +75,8 @@ bool machine_restart(const struct machine_guest *g, char *err, size_t errlen) MU
 void *machine_ram(u64 pa, u64 len);
 // Cores that vCPUs have, at most one each. Before or while it runs; core 0.
 unsigned machine_cores(void);
-void machine_profile(bool on); struct profile; struct vcpu_counters; bool machine_profile_read(unsigned vcpu, struct profile *p, struct vcpu_counters *n) MUST_CHECK;
 // While the machine does not run: calls fn(core, arg) on cores 0 (this one) to n-1 at once and returns when all have. On each core interrupts
 // are on and the BQL is not held. False: there are fewer cores, or vCPUs.
-void machine_profile(bool on); struct profile; struct vcpu_counters; bool machine_profile_read(unsigned vcpu, struct profile *p, struct vcpu_counters *n) MUST_CHECK;
 bool machine_on_cores(unsigned n, void (*fn)(unsigned core, void *arg), void *arg) MUST_CHECK;
 // Any context: makes machine_run return MACHINE_QUIT / carries out a reset.
 void machine_quit(void);
@@ -85,5 +84,12 @@ void machine_reset(void);
 // Stops and resumes all vCPUs with the virtual clock (monitor stop/cont). BQL held.
 void machine_stop(void);
 void machine_cont(void);
-// Monitor texts: "registers", "jit", "timers", "icount", "sync-profile". `out` gets zero-terminated pieces. BQL held.
+// Where the vCPUs' time goes: switches sampling on, from zero, or off; what was counted stays. BQL held.
+void machine_profile(bool on);
+struct profile;
+struct vcpu_counters;
+// Shares of vCPU 0..smp-1 since machine_profile(true), and its counts since its start (tcg/run/profile.h). False: no such vCPU. Any
+// context.
+bool machine_profile_read(unsigned vcpu, struct profile *p, struct vcpu_counters *n) MUST_CHECK;
+// Monitor texts: "registers", "jit", "timers", "icount", "profile", "sync-profile". `out` gets zero-terminated pieces. BQL held.
 void machine_info(const char *what, void (*out)(void *o, const char *s), void *o);

@@ -116,7 +116,8 @@ void kernel_main(const struct boot_info *info)
         log_error("[%s] %s", info->title, err);
         plat_exit(1);
     }
-    if (cfg.icount.on) trace_set_mask(TRACE_ICOUNT);   // there is no -d here: the line at the end is always written
+    // There is no -d here: the line at the end is always written.
+    trace_set_mask((cfg.icount.on ? TRACE_ICOUNT : 0) | (info->profile ? TRACE_PROFILE : 0));
     int code = 0;
     enum machine_end end = machine_run(&code);   // not as an argument beside `code': the order would be open
     virtio_blk_finish_all();

@@ -89,6 +89,8 @@ void plat_console_write(const void *buf, size_t len);
 // ---- what the platform calls ----------------------------------------------------------------------------
 // Registered once by the machine before the first timer is armed. All run in interrupt context.
 struct plat_events {
+    // An interrupt begins. Called first in every one that `interrupted` ends. BQL not held, no logging.
+    void (*entered)(void);
     // The physical timer fired. BQL held.
     void (*timer)(void);
     // A byte for the guest's console arrived (after Ctrl-A handling). BQL held. Returns false when it has no room: the

@@ -66,6 +66,9 @@ static void trap_exception(struct core *c, struct trap_frame *f)
 static void trap_interrupt(struct core *c, struct trap_frame *f)
 {
     if (c->bql_held) panic("interrupts are on (rip %#llx), but %s:%d holds the BQL", (unsigned long long)f->rip, c->bql_file, c->bql_line);
+    const struct plat_events *ev = plat_events_get();
+    bool ours = f->vector != VEC_SPURIOUS && core_self()->state == CORE_STARTED;   // else no vCPU has run here
+    if (ours && ev->entered) ev->entered();
     switch (f->vector) {
     case VEC_TIMER: hwtimer_interrupt(); break;
     case VEC_SERIAL: case VEC_KEYBOARD: console_interrupt(f->vector == VEC_SERIAL); break;
@@ -75,8 +78,7 @@ static void trap_interrupt(struct core *c, struct trap_frame *f)
     default: console_unexpected_interrupt((unsigned)f->vector); break;
     }
     lapic_eoi();
-    const struct plat_events *ev = plat_events_get();
-    if (ev->interrupted && core_self()->state == CORE_STARTED) f->rip = ev->interrupted(f->rip);
+    if (ours && ev->interrupted) f->rip = ev->interrupted(f->rip);
 }
 
 void trap_dispatch(struct trap_frame *f)

@@ -42,6 +42,7 @@ LAYERS = [
     ("kernel/base/", BASE + ("kernel/plat.h",), "kernel/base are leaves"),
     ("kernel/multiboot.c", ("kernel/", "boot/config.h"), "the BIOS PC's loader reads the same cupel.conf as the UEFI one"),
     ("kernel/machine_cores", ("kernel/", "tcg/run/vcpu.h", "devices/clock.h"), ""),
+    ("kernel/machine_profile", ("kernel/", "tcg/run/vcpu.h", "devices/clock.h"), ""),
     ("kernel/machine.c", ("kernel/", "tcg/", "devices/"), ""),
     ("kernel/", ("kernel/", "assay/assay.h", "assay/console.h", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
     ("hosted/", ("hosted/", "assay/assay.h", "assay/console.h", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),

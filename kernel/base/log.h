@@ -29,7 +29,7 @@ void log_set_level(enum log_level lv);
 enum trace_bit {
     TRACE_IN_ASM = 1 << 0, TRACE_OP = 1 << 1, TRACE_OUT_ASM = 1 << 2, TRACE_INT = 1 << 3,
     TRACE_EXEC = 1 << 4, TRACE_CPU = 1 << 5, TRACE_GUEST_ERRORS = 1 << 6, TRACE_UNIMP = 1 << 7,
-    TRACE_ICOUNT = 1 << 8,     // not QEMU's: a line when the machine ends, see machine_run
+    TRACE_ICOUNT = 1 << 8, TRACE_PROFILE = 1 << 9,     // not QEMU's: said when the machine ends, see machine_run
 };
 // The categories switched on; read it to skip preparing what nobody wants.
 unsigned trace_mask(void);

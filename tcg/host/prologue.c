@@ -185,6 +185,7 @@ static void emit_call(struct as *as, struct tcg *t, s64 to_rx)
 {
     t->stubs.call = as->p + to_rx;
     bridge_begin(as);
+    as_op(as, (struct enc){.opcode = 0xff, .w = true}, 0, rm_gs(ENV(n_helper)));   // inc
     as_load(as, H_RDI, rm_gs(ENV(self)));
     as_load(as, H_RSI, rm_gs(ENV(args[0])));
     as_load(as, H_RDX, rm_gs(ENV(args[1])));

@@ -3,6 +3,8 @@
 // Order of events in one round: a host fault that was noted; a guest exception that was raised; what icount finds due; the mailboxes, if
 // exit_request is set; an interrupt, if one may have become deliverable; HLT; then the next TB, chained to the one that was left.
 //
+// What the loop does, it tells the profiler (profile.h) as it goes.
+//
 // Getting out of translated code. Nothing in it polls (unless exit=poll). Whoever wants the vCPU to look sets exit_request and interrupts
 // its core. The handler ends with vcpu_interrupted(rip), which sees where the core is: in a TB - take back the chaining of that TB, it
 // leaves at its end; between check and jump of the entry - resume at the abort; in the bridge back from C - take back the chaining of the
@@ -34,6 +36,7 @@ bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
     c->ops = ops;
     c->index = index;
     c->parked = 1;
+    c->prof.state = PROF_WAIT;
     c->store_page[0] = c->store_page[1] = ~0ull;
     tlb_flush(c);
     return tcg_add_vcpu(t, c);
@@ -202,10 +205,12 @@ static void look_at_mail(struct vcpu *c)
 u64 vcpu_interrupted(u64 rip)
 {
     struct vcpu *c = vcpu_current();
-    if (!c || !c->in_guest) return rip;
+    if (!c) return rip;
     struct tcg *t = c->tcg;
     const struct tcg_stubs *s = &t->stubs;
-    struct tb *hit = tb_by_host(t, rip);
+    struct tb *hit = c->in_guest ? tb_by_host(t, rip) : NULL;
+    profile_interrupt_end(c, hit ? PROF_CODE : rip >= (u64)t->rx && rip < (u64)s->end ? PROF_BRIDGE : c->prof.activity);
+    if (!c->in_guest) return rip;
     if (hit) hit->samples++;
     if (!__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) return rip;
     if (rip >= (u64)s->enter_check && rip < (u64)s->enter_end) return (u64)s->enter_abort;
@@ -277,13 +282,15 @@ static void idle(struct vcpu *c)
         c->run_result |= VCPU_EV_HALT;
         return;
     }
+    profile_state(c, PROF_IDLE);
     if (c->tcg->cfg.icount) {
         icount_idle(c);
-        return;
+    } else {
+        vcpu_park(c);
+        if (!c->poll_next || !poll_for_kick(c)) sleep_for_kick(c);
+        vcpu_unpark(c);
     }
-    vcpu_park(c);
-    if (!c->poll_next || !poll_for_kick(c)) sleep_for_kick(c);
-    vcpu_unpark(c);
+    profile_state(c, PROF_RUNS);
 }
 
 void vcpu_core_idle(struct vcpu *c)
@@ -319,7 +326,9 @@ static void execute(struct vcpu *c)
     c->n_exits++;
     if (tcg_dice(c, 64)) vcpu_kick(c);
     if (!c->fpu_loaded) c->ops->fpu_load(c);
+    c->prof.activity = PROF_HELPER;                   // what C does that a TB calls, unless it says otherwise
     t->stubs.enter(tb->code + tb->entry_saved);
+    c->prof.activity = PROF_LOOP;
     if (limits_c_uses_fpu()) vcpu_fpu_release(c);
     c->helper_ra = 0;
     if (c->n_unlinked) tb_relink(c);
@@ -348,12 +357,15 @@ static void fault_noted(struct vcpu *c)
 static void rounds(struct vcpu *c)
 {
     for (;;) {
+        c->prof.activity = PROF_LOOP;                 // also of who left from anywhere
         exclusive_end(c);
         if (c->n_unlinked) tb_relink(c);
         if (c->fault_rip) fault_noted(c);
         if (c->exc_pending) {
             c->last_tb = NULL;
+            c->prof.activity = PROF_EXCEPTION;
             c->ops->deliver_exception(c);
+            c->prof.activity = PROF_LOOP;
         }
         if (icount_due(c)) icount_turn(c);
         if (__atomic_load_n(&c->exit_request, __ATOMIC_SEQ_CST)) look_at_mail(c);
@@ -361,7 +373,9 @@ static void rounds(struct vcpu *c)
         vcpu_pass(c);
         if (c->irq_look) {
             c->irq_look = false;
+            c->prof.activity = PROF_EXCEPTION;
             if (c->ops->take_interrupt(c)) c->last_tb = NULL;
+            c->prof.activity = PROF_LOOP;
         }
         if (c->halted) {
             c->last_tb = NULL;
@@ -381,6 +395,7 @@ u32 vcpu_run(struct vcpu *c)
     c->core = plat_core_id();
     __atomic_store_n(&current[c->core], c, __ATOMIC_SEQ_CST);
     plat_bind_vcpu(c);
+    profile_state(c, PROF_RUNS);
     vcpu_unpark(c);
     c->run_result = 0;
     c->irq_look = true;
@@ -390,6 +405,7 @@ u32 vcpu_run(struct vcpu *c)
     vcpu_fpu_release(c);
     vcpu_park(c);
     u32 r = c->run_result;
+    profile_state(c, r & VCPU_EV_HALT ? PROF_IDLE : PROF_WAIT);
     __atomic_store_n(&current[c->core], NULL, __ATOMIC_SEQ_CST);
     return r;
 }

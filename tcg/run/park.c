@@ -42,7 +42,9 @@ void vcpu_unpark(struct vcpu *c)
         struct vcpu *o = owner(t);
         if (!o || o == c) break;
         vcpu_park(c);
+        u8 was = profile_enter(&c->prof, PROF_WAIT);
         for (unsigned n = 1; owner(t); n++) plat_relax(n);
+        profile_leave(&c->prof, was);
     }
     see_new_code(c);
     __atomic_store_n(&c->seen, __atomic_load_n(&t->epoch, __ATOMIC_ACQUIRE), __ATOMIC_RELEASE);
@@ -83,6 +85,7 @@ void vcpus_wait_passed(struct vcpu *c)
     struct tcg *t = c->tcg;
     if (!tcg_shared(t)) return;
     u32 epoch = vcpus_epoch_next(t);
+    u8 was = profile_enter(&c->prof, PROF_WAIT);
     vcpu_park(c);
     for (unsigned n = 0; n < t->n_vcpus; n++) {
         struct vcpu *v = t->vcpus[n];
@@ -93,12 +96,14 @@ void vcpus_wait_passed(struct vcpu *c)
         }
     }
     vcpu_unpark(c);
+    profile_leave(&c->prof, was);
 }
 
 void exclusive_begin(struct vcpu *c)
 {
     struct tcg *t = c->tcg;
     if (!tcg_shared(t) || owner(t) == c) return;
+    u8 was = profile_enter(&c->prof, PROF_WAIT);
     vcpu_park(c);
     struct vcpu *nobody = NULL;
     for (unsigned n = 1; !__atomic_compare_exchange_n(&t->exclusive, &nobody, c, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST); n++) {
@@ -114,6 +119,7 @@ void exclusive_begin(struct vcpu *c)
         }
     }
     vcpu_unpark(c);
+    profile_leave(&c->prof, was);
     t->n_exclusive++;
 }
 

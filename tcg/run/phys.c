@@ -369,16 +369,23 @@ void phys_st(struct phys *p, struct gpa a, u64 val, unsigned size)
     space_write(&(struct access_ctx){p, &p->mem, false}, a.v, (const u8 *)&val, size);
 }
 
+// What follows is on a vCPU's behalf: its time goes to the devices, the lock's release included. (Unit tests have no vCPU.)
 static u64 vcpu_read(struct phys *p, const struct space *sp, u64 a, unsigned size)
 {
     u64 v = 0;
+    struct vcpu *c = vcpu_current();
+    u8 was = c ? profile_enter(&c->prof, PROF_DEVICE) : 0;
     space_read(&(struct access_ctx){p, sp, true}, a, (u8 *)&v, size);
+    if (c) profile_leave(&c->prof, was);
     return v;
 }
 
 static void vcpu_write(struct phys *p, const struct space *sp, u64 a, u64 val, unsigned size)
 {
+    struct vcpu *c = vcpu_current();
+    u8 was = c ? profile_enter(&c->prof, PROF_DEVICE) : 0;
     space_write(&(struct access_ctx){p, sp, true}, a, (const u8 *)&val, size);
+    if (c) profile_leave(&c->prof, was);
 }
 
 u64 phys_mmio_read(struct phys *p, struct gpa a, unsigned size) { return vcpu_read(p, &p->mem, a.v, size); }

@@ -120,7 +120,7 @@ static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill
 }
 
 // Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
-static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
+static bool page_walk(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
 {
     tlb_touched(c);
     struct tlb_fill f;
@@ -138,6 +138,14 @@ static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
     if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, at->host, f.global);
     if ((f.prot & ACCESS_WRITE) && ram) tlb_put_write(c, va, mmu, at, f.global);
     return true;
+}
+
+static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
+{
+    u8 was = profile_enter(&c->prof, PROF_SOFTMMU);
+    bool ok = page_walk(c, va, acc, mmu, raise, at);
+    profile_leave(&c->prof, was);
+    return ok;
 }
 
 static u8 *tlb_hit(struct vcpu *c, u64 va, u64 len, bool write, unsigned mmu)
@@ -203,7 +211,7 @@ static void mmio_write(struct vcpu *c, struct gpa a, const u8 *buf, u64 len)
     c->n_mmio++;
 }
 
-u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
+static u8 *slow_load(struct vcpu *c, u64 va, u64 desc)
 {
     unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
     u8 *buf = c->bounce + (va & 63);
@@ -220,7 +228,7 @@ u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
     return buf;
 }
 
-u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
+static u8 *slow_store(struct vcpu *c, u64 va, u64 desc)
 {
     unsigned size = desc & 0xff, mmu = desc >> 8 & 0xff;
     bool reads = desc >> 16 & 1, may_not = desc >> 17 & 1, locked = desc >> 18 & 1;
@@ -250,11 +258,27 @@ u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
     return buf;
 }
 
+u8 *softmmu_slow_load(struct vcpu *c, u64 va, u64 desc)
+{
+    u8 was = profile_enter(&c->prof, PROF_SOFTMMU), *at = slow_load(c, va, desc);
+    profile_leave(&c->prof, was);
+    return at;
+}
+
+u8 *softmmu_slow_store(struct vcpu *c, u64 va, u64 desc)
+{
+    u8 was = profile_enter(&c->prof, PROF_SOFTMMU), *at = slow_store(c, va, desc);
+    profile_leave(&c->prof, was);
+    return at;
+}
+
 void softmmu_commit(struct vcpu *c)
 {
+    u8 was = profile_enter(&c->prof, PROF_SOFTMMU);
     u32 len = c->bounce_len;
     c->bounce_len = 0;
     mem_write(c, gva(c->bounce_va), c->bounce + (c->bounce_va & 63), len, c->bounce_mmu);
+    profile_leave(&c->prof, was);
 }
 
 // ---- for C ---------------------------------------------------------------------------------------------------------------------

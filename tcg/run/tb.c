@@ -239,11 +239,13 @@ static struct tb *tb_register(struct vcpu *c, struct tb *tb)
 static struct tb *tb_new(struct vcpu *c, u64 cs_base, u32 mode)
 {
     struct tb *tb = NULL;
+    u8 was = profile_enter(&c->prof, PROF_TRANSLATE);
     for (unsigned n = 0; !tb; n++) {
         if (n == TRIES_BESIDE_OTHERS) exclusive_begin(c);
         tb = tb_register(c, tb_make(c, cs_base, mode));
     }
     exclusive_end(c);
+    profile_leave(&c->prof, was);
     return tb;
 }
 
@@ -265,7 +267,9 @@ struct tb *tb_get(struct vcpu *c)
     c->ops->tb_mode(c, &cs_base, &mode);
     struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), c->ops->mmu_mode(c, mode));
     if (oneshot_insns(c)) {
+        u8 was = profile_enter(&c->prof, PROF_TRANSLATE);
         struct tb *tb = tb_make(c, cs_base, mode);
+        profile_leave(&c->prof, was);
         c->one_insn = false;
         c->few_insns = 0;
         return tb;

@@ -183,6 +183,8 @@ struct tcg {
     u32 epoch;
     struct vcpu *exclusive;     // runs while all others are parked
     struct icount icount;
+    // ---- profile.c; atomic ----
+    u64 interrupt_cost, timer_cost;   // TSC ticks; 0: not measured yet
 };
 
 static inline bool tcg_shared(const struct tcg *t) { return t->n_vcpus > 1; }

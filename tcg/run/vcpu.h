@@ -9,6 +9,7 @@
 #include "tcg/irq.h"
 #include "tcg/limits.h"
 #include "tcg/phys.h"
+#include "tcg/run/profile.h"
 
 struct tb;
 struct ir_block;
@@ -135,7 +136,9 @@ struct vcpu {
     void *apic;
 
     // ---- counters ----
-    u64 n_exits, n_tlb_miss, n_mmio, n_helper, n_jc_miss, n_translated_tb, n_translated_bytes, n_smc, n_exit_kind[5], n_flush, n_flush_page;
+    u64 n_helper;                      // [emitted] calls of helpers
+    struct profiler prof;
+    u64 n_exits, n_tlb_miss, n_mmio, n_translated_tb, n_translated_bytes, n_smc, n_exit_kind[5], n_flush, n_flush_page;
 
     u32 bounce_len;                    // [emitted] bytes of a store pending in bounce[]; 0: none
     u8 bounce_mmu;
@@ -185,7 +188,7 @@ void vcpu_request_yield(struct vcpu *c);
 void vcpu_request_tlb_flush(struct vcpu *c);
 // Guest vector/x87 state out of the host's registers, because libc or another guest is to run. Own core. Cheap when already out.
 void vcpu_fpu_release(struct vcpu *c);
-// plat_events.interrupted and host_fault for this core's vCPU.
+// plat_events.interrupted and host_fault for this core's vCPU. (plat_events.entered: profile_interrupt_begin.)
 u64 vcpu_interrupted(u64 rip);
 u64 vcpu_host_fault(unsigned vector, u64 rip, u64 eflags);
 // For panics: "guest RIP ..., TB ..." of the vCPU on this core into buf, as far as it can be known. Any context.

@@ -4,7 +4,7 @@ import os
 import re
 import time
 
-from machine import BUILD, PROMPT, Machine, Timeout, case, check, finish, guest_args, hosted, log_path
+from machine import BUILD, PROMPT, Machine, Timeout, case, check, finish, guest_args, hosted, log_path, profile_adds_up, profile_rows
 
 APPEND = ("-append", "console=ttyS0 panic=-1")
 MONITOR = r"\(cupel\) "
@@ -78,6 +78,16 @@ def test_monitor():
     check("cont: the guest's clock stood still", last <= after < last + 1.5, f"{last} then {after}")
     jit = command(m, "info jit")
     check("info jit", all(x in jit for x in ("code cache", "translated", "exits")), jit)
+    check("info profile before", "profile on" in command(m, "info profile"), m.text[-300:])
+    check("profile maybe", "on (from zero) or off" in command(m, "profile maybe"), m.text[-300:])
+    command(m, "profile on")
+    time.sleep(1)
+    on = profile_rows(command(m, "info profile")).get("0")
+    command(m, "profile off")
+    time.sleep(0.2)
+    off = [profile_rows(command(m, "info profile")).get("0") for _ in range(2)]
+    check("info profile: shares of all the time", profile_adds_up(on, 900) and on["idle"] > 10 and on["code"] > 0, on)
+    check("profile off: stands still", profile_adds_up(off[0], 900) and off[0] == off[1] and off[0]["ms"] < on["ms"] + 500, f"{on} {off}")
     check("help", all(x in command(m, "help") for x in ("info", "stop", "cont", "system_reset", "quit")), m.text[-300:])
     check("info of nothing", "info registers" in command(m, "info"), m.text[-300:])
     for n in range(2):
@@ -107,6 +117,12 @@ def test_trace():
         text = f.read()
     check("-d in_asm", re.search(r"^IN:.*\n0x0*10000c:.*mov.*esp", text, re.M), text[:300])
     check("-d exec", len(re.findall(r"^Trace 0: .*0*10000c", text, re.M)) == 1 and len(re.findall(r"^Trace", text, re.M)) > 200, text[:300])
+    m = hosted("-kernel", kernel, "-append", "x", "-m", "64", "-nographic", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+               "-d", "profile", "-D", path, log="trace-profile")
+    m.wait(60)
+    with open(path) as f:
+        profile = profile_rows(f.read())
+    check("-d profile", profile_adds_up(profile.get("0"), 0) and profile["0"]["idle"] < 100, profile)
     check("-d on the console", "IN:" not in m.text and "all well" in m.text, m.text[-300:])
     m = hosted(*guest_args(), *APPEND, "-nographic", "-d", "int", "-D", path, log="trace-int")
     m.expect(PROMPT, 600)

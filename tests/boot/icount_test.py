@@ -72,7 +72,8 @@ def test_exact():
             check(f"shift={shift}: {name}", measured == (insns << shift) + ns, f"{measured}, not {(insns << shift) + ns}")
         m = re.search(r"instructions=(\d+) virtual_ns=(\d+) waited_ns=(\d+) ram_fnv1a64=\w{16}", first[1])
         check(f"shift={shift}: report", m and int(m[2]) == (int(m[1]) << shift) + int(m[3]) and int(m[3]) > 0, first[1])
-        for args in (["-accel", "tcg,exit=poll"], ["-accel", "tcg,chain=off"], ["-accel", "tcg,tb-size=4"], ["-icount", f"shift={shift},sleep=off"]):
+        for args in (["-accel", "tcg,exit=poll"], ["-accel", "tcg,chain=off"], ["-accel", "tcg,tb-size=4"], ["-icount", f"shift={shift},sleep=off"],
+                     ["-d", "icount,profile"]):
             check(f"shift={shift} {args[1]}: the same", small(shift, *args) == first)
     return rows
 
@@ -132,7 +133,7 @@ def test_deterministic():
             same(f"again {args}", linux(guest, "-icount", "shift=3,sleep=off", *args), first)
         spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
         try:
-            same("busy host", linux(guest, "-icount", "shift=3,sleep=on"), first)
+            same("busy host, with the profiler on", linux(guest, "-icount", "shift=3,sleep=on", "-d", "profile"), first)
         finally:
             for p in spin:
                 p.kill()

@@ -20,9 +20,14 @@
         .set BENCH, PAGE + 32                    # 1..: run that timed loop, ITERATIONS times round, and put the ticks into TICKS
         .set ITERATIONS, PAGE + 36
         .set TICKS, PAGE + 40                    # u64
+        .set AP, PAGE + 48                       # 1: the other processors shall loop, 2: halt; 0 when they have been told
+        .set GAPS, PAGE + 52                     # of timed loop 7: ticks in which it was not run, by interruptions that short
+        .set GAP_MIN, 2048
+        .set GAP_MAX, 1 << 18
         .set COUNT, PAGE + 0x100                 # u32 per vector: how often it came
         .set TSC, PAGE + 0x800                   # u64 per vector: the TSC at the handler's first instruction, last time
-        .set KINDS, 15
+        .set KINDS, 16
+        .set AP_CODE, 0x8000                     # (a page that a startup IPI can name)
         .set VEC_FIRST, 0x40
         .set VECS, 32
         .set VEC_IPI, 0x5e
@@ -116,6 +121,8 @@ round:  movl    $0, flag                         # first: whoever asks for somet
         jae     end
 1:      cmpl    $0, BENCH
         jne     bench
+        cmpl    $0, AP
+        jne     others
         call    random
         mov     %eax, %edx
         shr     $8, %edx
@@ -276,8 +283,27 @@ k_mem:                                           # 14: loads and stores
         dec     %ecx
         jnz     2b
         until_flag
+k_miss:                                          # 15: loads of which each takes the other's place in a TLB of 4096 entries or less
+        movl    $0x1800000, 0x800000
+        movl    $0x800000, 0x1800000
+        mov     $0x800000, %eax
+1:      .rept   8
+        mov     (%eax), %eax
+        .endr
+        until_flag
         .balign 4
-kinds:  .long   k_halt, k_spin, k_self, k_call, k_cpuid, k_port, k_mmio, k_rep, k_sti, k_ss, k_dec, k_smc, k_sse, k_chain, k_mem
+kinds:  .long   k_halt, k_spin, k_self, k_call, k_cpuid, k_port, k_mmio, k_rep, k_sti, k_ss, k_dec, k_smc, k_sse, k_chain, k_mem, k_miss
+
+# ---- the other processors: INIT, then a startup IPI to code of two instructions ----
+others: movb    $0x40, AP_CODE                   # inc ax; jmp to it
+        cmpl    $1, AP
+        je      1f
+        movb    $0xf4, AP_CODE                   # hlt; jmp to it
+1:      movw    $0xfdeb, AP_CODE + 1
+        movl    $0xc4500, APIC + 0x300
+        movl    $0xc4600 | AP_CODE >> 12, APIC + 0x300
+        movl    $0, AP
+        jmp     round
 
 # ---- timed loops: ECX times, then TICKS. All start at a block's head and do the same in every mode of the translator ----
 bench:  mov     BENCH, %edx
@@ -334,8 +360,23 @@ b_branch:                                        # 6: branches that go either wa
 1:      dec     %ecx
         jnz     b_branch
         ret
+b_gaps: xor     %ebx, %ebx                       # 7: looks at the clock all the time, and adds up where it jumped
+        rdtsc
+        mov     %eax, %esi
+1:      rdtsc
+        mov     %eax, %edi
+        sub     %esi, %eax
+        mov     %edi, %esi
+        lea     -GAP_MIN(%eax), %edx
+        cmp     $GAP_MAX - GAP_MIN, %edx
+        jae     2f
+        add     %eax, %ebx
+2:      dec     %ecx
+        jnz     1b
+        mov     %ebx, GAPS
+        ret
         .balign 4
-benches: .long  b_dec, b_alu, b_mem, b_call, b_jump, b_branch
+benches: .long  b_dec, b_alu, b_mem, b_call, b_jump, b_branch, b_gaps
 
 # ---- handlers ----
         .balign 16

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
-from machine import BUILD, ROOT, Machine, case, check, finish, log_path, skip
+from machine import BUILD, ROOT, Machine, case, check, finish, log_path, profile_adds_up, profile_rows, skip
 
 ROUNDS = 20000
 MODES = ("interrupt", "poll", "interrupt,chain=off", "poll,chain=off")
@@ -14,8 +14,9 @@ ENTRY = r"""
 [{mode}]
 kernel = \guest\kick.elf
 append = rounds={rounds}
-memory = 16M
+memory = 32M
 accel = tcg,tb-size=4M,exit={mode}
+profile = on
 isa-debug-exit = 0xf4,4
 """
 
@@ -39,6 +40,8 @@ def test_mode(mode):
     m.expect("kick guest: ready", 60)
     m.expect(r"the guest ended by isa-debug-exit, code \d+\n|Cupel ended with code|panic", 120)
     check(f"{mode}: {ROUNDS} rounds", "kick guest: all rounds done\n" in m.text and "isa-debug-exit, code 33\n" in m.text, m.text[-1500:])
+    row = profile_rows(m.text).get("0")
+    check(f"{mode}: the profiler's shares", profile_adds_up(row, 100) and row["samples"] > 20 and row["profiler"] < 2 and row["devices"] > 1, row)
     m.kill()
 
 

@@ -178,6 +178,22 @@ def log_path(name):
     return os.path.join(d, f"{os.path.basename(sys.argv[0])}.{name}.log")
 
 
+def profile_rows(text):
+    """The last profiler table in text: {row (vCPU or all): {class: percent}}."""
+    rows, names = {}, []
+    for line in text.splitlines():
+        words = line.split()
+        if words[:1] == ["vCPU"] and words[-2:] == ["samples", "ms"]:
+            rows, names = {}, words[1:]
+        elif names and len(words) == len(names) + 1 and words[0] in [str(n) for n in range(64)] + ["all"]:
+            rows[words[0]] = dict(zip(names, map(float, words[1:])))
+    return rows
+
+
+def profile_adds_up(row, milliseconds=1):
+    return row is not None and abs(sum(v for k, v in row.items() if k not in ("samples", "ms")) - 100) < 0.2 and row["ms"] >= milliseconds
+
+
 # ---- the score of a script ---------------------------------------------------------------------------------
 class Score:
     passed = failed = skipped = 0

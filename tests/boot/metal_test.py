@@ -8,7 +8,7 @@ import tempfile
 import time
 
 from linux import check_clock, shell_checks
-from machine import BUILD, case, check, finish, metal, skip
+from machine import BUILD, case, check, finish, metal, profile_adds_up, profile_rows, skip
 
 QUICK = "quick" in sys.argv[1:]
 
@@ -43,7 +43,7 @@ def test_cores(vcpus, cores):
     name = f"{vcpus} vCPUs on {cores} cores"
     with tempfile.TemporaryDirectory(prefix="cupel-smp-") as tmp:
         image = image_with(tmp, "timeout = 0\n[linux]\nkernel = \\guest\\vmlinuz\ninitrd = \\guest\\initrd\n"
-                                f"append = console=ttyS0\nmemory = 512M\nsmp = {vcpus}\n")
+                                f"append = console=ttyS0\nmemory = 512M\nsmp = {vcpus}\nprofile = on\n")
         # QEMU before 8.1 may keep a translation of code that one of its vCPUs changed while another translated it; ours changes all the
         # time.
         m = metal("-smp", str(cores), image=image, accel="tcg,thread=single", log=f"metal-smp{vcpus}-{cores}")
@@ -55,6 +55,9 @@ def test_cores(vcpus, cores):
         check(f"{name}: processes beside each other", out.count("  -") == 6 and len(set(x for x in out.split() if len(x) == 32)) == 1, out)
         m.send("poweroff\n")
         check(f"{name}: poweroff", m.wait(180) == 0, m.proc.returncode)
+        rows = profile_rows(m.text)
+        check(f"{name}: the profiler's shares", all(profile_adds_up(rows.get(str(n)), 1000) and rows[str(n)]["samples"] > 100 and
+                                                    rows[str(n)]["code"] > 1 and rows[str(n)]["profiler"] < 2 for n in range(vcpus)), rows)
 
 
 case(test_boot)

@@ -1,6 +1,6 @@
 # Tests and figures that need a whole hosted machine and a second core beside it: tests/kick/rig.h. Included by the Makefile.
 KICK_LIB := $(filter-out $(B)/hosted/hosted/main.c.o,$(HOSTED_OBJ))
-KICK_NAMES := kick_test exit_bench cores_test lock_test
+KICK_NAMES := kick_test exit_bench cores_test lock_test profile_test
 KICK_PROGRAMS := $(KICK_NAMES:%=$(B)/tests/%)
 # What runs on a core, in its interrupts at that, has the guest's vector state under it: as every platform, general registers only.
 # (libc's printf and qsort are called on the second core and in processes that run no guest.)

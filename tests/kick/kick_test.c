@@ -1,6 +1,7 @@
 // No wake-up is lost. Interrupts come from a second core and from timers at random moments around "look for pending, enter translated
 // code, leave, halt", in each way of leaving translated code, chained and not. Whatever is posted must be delivered; five seconds without
-// are a stall, and the end, with a dump. An interrupt that is lost is made up for by the next one that comes, so half of the time there
+// are a stall, and the end, with a dump. The profiler comes and goes: its kicks find nothing to do, and must neither hide others nor
+// make up for them. An interrupt that is lost is made up for by the next one that comes, so half of the time there
 // is none: the second core posts one, or arms one timer, and waits.
 //
 // CUPEL_KICKS=N: N kicks and expiries in all (make stress-kicks: 10 million); otherwise about 20 seconds.
@@ -18,7 +19,7 @@ enum { MODES = 4, QUICK_S = 5, N_ASYNC = 16 };
 static struct {
     const char *kernel;
     u64 goal;                          // kicks and expiries of one mode; 0: go by time
-    u64 kicks, posts_seen;
+    u64 kicks, samples, posts_seen;
     // ---- BQL ----
     struct tick { struct timer t; u64 at; u32 before; bool waits; } ticks[N_TICK];
     u64 expiries, last_expiry, rng;
@@ -169,7 +170,9 @@ static void burst(void)
 
 static void bare_kicks(void)
 {
-    for (unsigned i = (unsigned)rig_random(64) + 1; i; i--, k.kicks++) vcpu_kick(rig_vcpu());
+    for (unsigned i = (unsigned)rig_random(64) + 1; i; i--, k.kicks++)
+        if (rig_random(2)) vcpu_kick(rig_vcpu());
+        else k.samples += profile_ask(rig_vcpu());
 }
 
 static void two(void)
@@ -262,6 +265,9 @@ static void step(void)
         u64 which = rig_random(4);
         rig_page()->mask = which < 2 ? masks[which] : 1u << rig_random(KINDS);
         rig_page()->self = rig_random(4) == 0;
+        bql_lock();
+        machine_profile(rig_random(4) != 0);
+        bql_unlock();
         ticks_look();
         if (k.quiet) ticks_start();
         else ticks_stop();
@@ -275,9 +281,9 @@ static void say(u64 ns)
     u64 delivered = 0;
     for (int i = 0; i < 256; i++) delivered += p->count[i];
     if (!plat_bql_stats(0, &s[0]) || !plat_bql_stats(1, &s[1])) rig_stall("a core's figures");
-    printf("exit=%s chain=%s: %llu kicks and %llu expiries in %llu ms; %llu interrupts delivered, %u rounds of the guest; "
+    printf("exit=%s chain=%s: %llu kicks (%llu for samples) and %llu expiries in %llu ms; %llu interrupts delivered, %u rounds of the guest; "
            "BQL taken %llu + %llu times, waited for %llu + %llu times\n",
-           rig_options()->exit_poll ? "poll" : "interrupt", rig_options()->no_chain ? "off" : "on", (ull)k.kicks, (ull)k.expiries,
+           rig_options()->exit_poll ? "poll" : "interrupt", rig_options()->no_chain ? "off" : "on", (ull)k.kicks, (ull)k.samples, (ull)k.expiries,
            (ull)(ns / 1000000), (ull)delivered, p->rounds, (ull)s[0].taken, (ull)s[1].taken, (ull)s[0].contended, (ull)s[1].contended);
 }
 
@@ -312,6 +318,7 @@ static void stress(void)
     say(plat_time_ns() - start);
     CHECK(k.posts_seen > 100 && k.expiries > 100);
     CHECK(!k.wrong_context);
+    CHECK(k.samples > 100);
     CHECK(rig_page()->rounds > 100);
     CHECK(rig_page()->errors == 0);
     u32 all, polling = polling_blocks(&all);

@@ -20,7 +20,8 @@
 #define MAGIC 0x4b49434bu
 
 const char *const kick_kinds[KINDS] = {"halt", "spin", "self-jump", "calls", "cpuid", "port", "apic+hpet", "rep movsb", "cli/sti", "mov ss",
-                                       "count", "self-modifying", "sse+port", "short blocks", "memory"};
+                                       "count", "self-modifying", "sse+port", "short blocks", "memory",
+                                       "TLB misses"};
 
 static struct { u32 passed, failed; } *score;
 static struct {
@@ -131,8 +132,9 @@ static void no_output(const void *buf, size_t len)
 static void find_cpu(void *opaque)
 {
     (void)opaque;
+    struct vcpu *c = vcpu_current();
     rig.core = core_self();
-    rig.cpu = vcpu_current();
+    rig.cpu = c && vcpu_index(c) == 0 ? c : NULL;
     if (!rig.cpu) timer_mod_ns(&rig.find, clock_ns(CLOCK_REALTIME_) + 100000);
 }
 
@@ -166,8 +168,8 @@ static void second_core(void *arg)
 
 int rig_run(const struct rig_options *o, void (*test)(void))
 {
-    struct machine_config cfg = {.ram_size = 16 * MIB, .smp = 1, .kernel = kernel_load(o->kernel), .append = "", .exit_poll = o->exit_poll,
-                                 .no_chain = o->no_chain, .no_reboot = true, .debug_exit_base = 0xf4, .debug_exit_size = 4, .serial_out = no_output};
+    struct machine_config cfg = {.ram_size = 32 * MIB, .smp = o->smp ? o->smp : 1, .kernel = kernel_load(o->kernel), .append = "", .exit_poll = o->exit_poll,
+                                 .threads = o->single ? THREADS_SINGLE : THREADS_DEFAULT, .no_chain = o->no_chain, .no_reboot = true, .debug_exit_base = 0xf4, .debug_exit_size = 4, .serial_out = no_output};
     char err[256];
     int code = -1;
     core_init();
@@ -182,7 +184,7 @@ int rig_run(const struct rig_options *o, void (*test)(void))
     timer_init(&rig.find, CLOCK_REALTIME_, find_cpu, NULL);
     timer_mod_ns(&rig.find, clock_ns(CLOCK_REALTIME_) + 1000000);
     bql_unlock();
-    if (!plat_core_start(1, second_core, NULL)) panic("no second core");
+    if (!plat_core_start(o->smp > 1 && !o->single ? o->smp : 1, second_core, NULL)) panic("no second core");
     if (rig.o.pin) rig_pin(0);
     machine_run(&code);
     return code;

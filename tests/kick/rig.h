@@ -1,6 +1,7 @@
 // A whole hosted machine around the guest of tests/boot/kick.S, for tests that interrupt it: the machine on core 0 as `cupel` runs it,
-// the test on core 1, a real second core that takes the BQL, posts interrupts and kicks. One machine per process, so a test that wants
-// several modes forks (rig_fork). The programs here are linked with everything the hosted emulator is made of but its main().
+// the test on core 1 (with more vCPUs, the one behind theirs), a real second core that takes the BQL, posts interrupts and kicks. One
+// machine per process, so a test that wants several modes forks (rig_fork). The programs here are linked with everything the hosted
+// emulator is made of but its main().
 #pragma once
 
 #include <stdio.h>
@@ -18,18 +19,20 @@
 struct kick_page {
     u32 magic, stop, mask, self, kind, rounds, errors, loops, bench, iterations;
     u64 ticks;
-    u8 pad[0x100 - 48];
+    u32 ap, gaps;
+    u8 pad[0x100 - 56];
     u32 count[256];
     u8 pad2[0x800 - 0x500];
     u64 tsc[256];
 };
 _Static_assert(offsetof(struct kick_page, count) == 0x100 && offsetof(struct kick_page, tsc) == 0x800, "kick.S");
 // Vectors of the second core's posts and of the timers' (kick.S itself uses 0x5e and 0x5f); kinds of busy code; timed loops.
-enum { VEC_POST = 0x40, N_POST = 16, VEC_TICK = 0x50, N_TICK = 8, KINDS = 15, BENCHES = 6 };
-enum kick_kind { K_HALT, K_SPIN, K_SELF, K_CALL, K_CPUID, K_PORT, K_MMIO, K_REP, K_STI, K_SS, K_DEC, K_SMC, K_SSE, K_CHAIN, K_MEM };
+enum { VEC_POST = 0x40, N_POST = 16, VEC_TICK = 0x50, N_TICK = 8, KINDS = 16, BENCHES = 6, BENCH_GAPS };
+enum kick_kind { K_HALT, K_SPIN, K_SELF, K_CALL, K_CPUID, K_PORT, K_MMIO, K_REP, K_STI, K_SS, K_DEC, K_SMC, K_SSE, K_CHAIN, K_MEM, K_MISS };
 extern const char *const kick_kinds[KINDS];
 
-struct rig_options { bool exit_poll, no_chain, pin; const char *kernel; };   // pin: the two cores to a CPU each
+// pin: the two cores to a CPU each; smp: vCPUs, 0 is one; single: all of them on one core.
+struct rig_options { bool exit_poll, no_chain, pin, single; unsigned smp; const char *kernel; };
 
 // Builds the machine, runs `test` on core 1 once the guest is ready, and the machine on this one until the guest is stopped (rig_stop).
 // Returns isa-debug-exit's code: 0x21 if the guest found its registers right.

@@ -42,6 +42,8 @@ static const struct { bool global; const char *line, *error; } rows[] = {
     {false, "device = e1000", "virtio-rng-pci"},
     {false, "device = virtio-serial-pci", "without a port"},
     {false, "no-reboot = perhaps", "on or off"},
+    {false, "profile = on", ""},
+    {false, "profile = 1", "on or off"},
     {false, "frobnicate = 1", "unknown key `frobnicate'"},
     {false, "just words", "neither"},
     {false, "timeout = 5", "unknown key `timeout'"},
