@@ -19,9 +19,9 @@ import subprocess
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-CODE = ("boot", "kernel", "hosted", "tcg", "devices", "tests")
+CODE = ("boot", "kernel", "hosted", "tcg", "devices", "assay", "tests")
 COLUMNS = 140
-SCRIPTS = ("Makefile", "metal.mk", "linker.ld", ".ci", "tools", "tests")
+SCRIPTS = ("Makefile", "metal.mk", "assay", "linker.ld", ".ci", "tools", "tests")
 COMMENT = re.compile(r"\s*(?://|#(?!\s*(?:define|include|if|error)))|.*[;,{}]\s+(?://|/\*)")   # a line that is one, or ends in one
 WARN = ["-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wmissing-prototypes", "-Wstrict-prototypes", "-Wno-unused-parameter"]
 EFI = ["-isystem", "/usr/include/efi", "-isystem", "/usr/include/efi/x86_64", "-fshort-wchar", "-DGNU_EFI_USE_MS_ABI"]
@@ -43,6 +43,8 @@ LAYERS = [
     ("kernel/", ("kernel/", "tcg/run/vcpu.h", "devices/block.h", "boot/boot_info.h"), "kernel knows no guest and no device of it; machine.c does"),
     ("hosted/", ("hosted/", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
     ("boot/", ("boot/", "kernel/boot_info.h", *BASE), "boot shares boot_info.h with kernel"),
+    ("assay/linux/", (*BASE, "assay/linux"), "a program of the guest's, without a C library"),
+    ("assay/linux_", (*BASE, "assay/linux_"), "read hosted, on metal and in tests"),
     ("tests/", ("",), ""),
 ]
 # Inside tcg/: the layers below know nothing of a guest architecture.
