@@ -61,6 +61,8 @@ $(NEWLIB)/lib/libc.a: | $(B)/deps.metal
 $(B)/cupel.img $(B)/cupel.iso: $(GUEST)
 $(B)/cupel.iso: | $(B)/deps.test
 
+include assay/linux.mk
+
 # ---- running it ----
 .PHONY: run run-hosted screenshot
 APPEND ?= console=ttyS0
@@ -101,11 +103,11 @@ INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tes
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
     tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer metal metal_cores blk_metal stick bochs kick)
-.PHONY: test test-quick test-metal lint bench-blk bench-peers bench-smp
+    $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick bochs kick)
+.PHONY: test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD)
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
@@ -125,6 +127,8 @@ $(B)/bench/blk: tests/bench/blk.c | $(B)/deps.build
 	$(CC) -std=gnu11 -O2 -static -pthread -fno-strict-aliasing $(WARN) -o $@ $<
 bench-blk: $(B)/cupel $(B)/bench/blk $(GUEST) | $(B)/deps.test ## virtio-blk with and without a data plane: build/cupel and QEMU's TCG, in turns
 	B=$(B) tests/bench/blk.py $(ARGS)
+bench-linux: $(B)/cupel $(ASSAY_LINUX) $(B)/tests/linux_phases_test $(GUEST) | $(B)/deps.test ## a Linux kernel's boot and operations: build/cupel, QEMU's TCG and native, in turns
+	B=$(B) tests/bench/linux_ops.py $(ARGS)
 bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
 	B=$(B) tests/bench/smp.py $(ARGS)
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns

@@ -33,9 +33,6 @@ BASE = ("kernel/base/",)
 
 # Who may include what: (directory, allowed prefixes, why). The first row that fits a file counts.
 LAYERS = [
-    ("assay/guest/", ("assay/",), "the payload is a program of its own"),
-    ("assay/linux/", ("assay/linux",), "the Linux guest's program stands alone"),
-    ("assay/", ("assay/", "kernel/plat.h", "kernel/machine.h", "tcg/run/profile.h", *BASE), "the assay sees the platform contract and the machine"),
     ("devices/load", ("kernel/plat.h", "kernel/machine.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "the loaders take machine.h's struct blob"),
     ("devices/", ("kernel/plat.h", *BASE, "devices/", "tcg/phys.h", "tcg/irq.h"), "devices see the platform contract, tcg/phys.h and tcg/irq.h"),
     ("tcg/", ("kernel/plat.h", *BASE, "tcg/"), "tcg sees the platform contract and itself"),
@@ -48,6 +45,9 @@ LAYERS = [
     ("hosted/", ("hosted/", "assay/assay.h", "assay/console.h", "kernel/plat.h", "kernel/machine.h", *BASE, "tcg/run/vcpu.h", "devices/block.h"), "hosted knows no guest and no device of it; devices/block.h is a contract that it implements"),
     ("boot/", ("boot/", "kernel/boot_info.h", *BASE), "boot shares boot_info.h with kernel"),
     ("assay/guest/", ("assay/abi.h", "assay/guest/", *BASE), "the payload is a machine's kernel of its own; of the rest it sees assay/abi.h"),
+    ("assay/linux/", (*BASE, "assay/linux"), "a program of the guest's, without a C library"),
+    ("assay/linux_", (*BASE, "assay/linux_"), "read hosted, on metal and in tests"),
+    ("assay/", ("assay/", "kernel/plat.h", "kernel/machine.h", "tcg/run/profile.h", *BASE), "the assay sees the platform contract and the machine"),
     ("tests/", ("",), ""),
 ]
 # Inside tcg/: the layers below know nothing of a guest architecture.
