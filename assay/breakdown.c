@@ -72,6 +72,7 @@ static void workload_break(struct assay *a, const struct workload *w, enum mode_
     if (!modes[mode].native) profile_switch(true);
     bool ok = pass_run(a, mode, &job, 1, &r, &done, err, sizeof err);
     counters_read(a, after);
+    if (!ok) assay_say(a, "assay: %s: no breakdown: %s", w->test->name, err);
     if (ok && !modes[mode].native) profile_take(a, w->test->name, mode, 1);
     if (ok && modes[mode].native) (void)breakdown_new(a, w->test->name, mode, 0);
     if (!modes[mode].native) profile_switch(false);

@@ -46,7 +46,6 @@ static void rounds_all(struct assay *a)
         assay_say(a, "assay: Linux, round %u of %u", a->round + 1, linux_rounds);
         linux_one(a);
     }
-    if (!a->quit) breakdown_all(a);
 }
 
 static bool keep(struct assay *a)
@@ -73,6 +72,7 @@ int assay_run(const struct assay_options *o, const struct assay_platform *p, con
     }
     rounds_all(a);
     rounds_finish(a);
+    if (!a->quit) breakdown_all(a);
     table_print(a);
     if (a->mismatch[0]) assay_say(a, "assay: FAILED: %s", a->mismatch);
     if (a->quit) assay_say(a, "assay: ended by the user before it was complete");
