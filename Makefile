@@ -52,6 +52,9 @@ GUEST := $(B)/guest/vmlinuz $(B)/guest/initrd
 $(B)/guest/vmlinuz $(B)/guest/initrd &: tools/guest.sh | $(B)/deps.build
 	tools/guest.sh $(B)/guest
 	@touch $(GUEST)
+# The assay's Linux has a RAM disk of its own, which goes onto the stick with the rest.
+$(B)/guest/assay.img: $(B)/assay/linux-initrd | $(GUEST)
+	cp $< $@
 .PHONY: guest
 guest: $(GUEST) ## Debian's kernel and a RAM disk with busybox, in build/guest/
 
@@ -104,7 +107,7 @@ QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests
     tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
     $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick bochs kick)
-.PHONY: test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
+.PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
@@ -129,6 +132,15 @@ bench-blk: $(B)/cupel $(B)/bench/blk $(GUEST) | $(B)/deps.test ## virtio-blk wit
 	B=$(B) tests/bench/blk.py $(ARGS)
 bench-linux: $(B)/cupel $(ASSAY_LINUX) $(B)/tests/linux_phases_test $(GUEST) | $(B)/deps.test ## a Linux kernel's boot and operations: build/cupel, QEMU's TCG and native, in turns
 	B=$(B) tests/bench/linux_ops.py $(ARGS)
+# On a real PC: the boot entry `assay'. Under QEMU the figures are of an emulator in an emulator; the last run counts instructions instead.
+ASSAY_CPUS ?= $(shell nproc)
+ASSAY_RUN = $(B)/cupel -assay out=$(B)/assay-hosted.json -smp $(ASSAY_CPUS) -kernel $(B)/guest/vmlinuz -initrd $(B)/assay/linux-initrd
+assay: $(B)/cupel $(B)/cupel.img $(B)/assay/linux-initrd $(GUEST) | $(B)/deps.test ## what translation costs: hosted, in QEMU's TCG, and on a virtual bare PC; the page is build/assay.html
+	$(ASSAY_RUN)
+	B=$(B) tests/bench/assay_peers.py $(B)/assay-hosted.json
+	tools/assay-metal.sh $(B)/cupel.img $(B)/assay-metal.json rounds=3,linux=1,ms=2
+	tools/assay-metal.sh $(B)/cupel.img $(B)/assay-count.json rounds=1,linux=0,ms=1 -icount shift=0
+	tools/report -o $(B)/assay.html $(B)/assay-hosted.json $(B)/assay-qemu.json $(B)/assay-metal.json $(B)/assay-count.json
 bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
 	B=$(B) tests/bench/smp.py $(ARGS)
 bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns

@@ -67,7 +67,7 @@ $(B)/cupel.efi: $(B)/boot/cupel.so
 	    --output-target=efi-app-x86_64 --subsystem=10 $< $@
 
 # The guest's files are made by the Makefile's own rule, perhaps in this very run: name them, do not look whether they are there.
-GUEST_FILES := $(B)/guest/vmlinuz $(B)/guest/initrd
+GUEST_FILES := $(B)/guest/vmlinuz $(B)/guest/initrd $(B)/guest/assay.img
 $(B)/cupel.img: $(B)/cupel.efi boot/cupel.conf tools/mkimg.sh $(GUEST_FILES)
 	tools/mkimg.sh $@ $(B)/cupel.efi boot/cupel.conf $(B)/guest
 
