@@ -11,6 +11,7 @@
 #include "kernel/console.h"
 #include "kernel/cpu.h"
 #include "kernel/plat.h"
+#include "kernel/pmu.h"
 #include "kernel/pmem.h"
 #include "kernel/stick.h"
 
@@ -37,6 +38,27 @@ static void microcode_read(char *out, size_t len)
     (void)cpu_cpuid(1, 0);
     u64 v = cpu_rdmsr(0x8b);
     fmt_snprintf(out, len, "0x%08x", (u32)(intel ? v >> 32 : v));
+}
+
+// assay_platform.counters.read takes no argument to find it by.
+static struct pmu pmu;
+
+static struct pmu_id pmu_cpuid(u32 leaf)
+{
+    struct cpuid r = cpu_cpuid(leaf, 0);
+    return (struct pmu_id){r.a, r.b, r.c, r.d};
+}
+
+static void counters_read(u64 *values) { pmu_read(&pmu, values); }
+
+// Of the boot core, where the runs are whose counters are reported.
+static void counters_open(struct assay_platform *p)
+{
+    pmu_find(&pmu, pmu_cpuid);
+    pmu_start(&pmu);
+    p->counters.n = pmu.n;
+    for (unsigned i = 0; i < pmu.n; i++) p->counters.name[i] = pmu.counter[i].name;
+    p->counters.read = counters_read;
 }
 
 static void print(const char *text)
@@ -93,6 +115,7 @@ void assay_start(const struct boot_info *info, struct machine_config *cfg)
     fmt_snprintf(p.facts.firmware, sizeof p.facts.firmware, "%s", info->firmware);
     microcode_read(p.facts.microcode, sizeof p.facts.microcode);
     p.native_why = assay_native_open(&p.native);
+    counters_open(&p);
     p.print = print;
     p.save = save;
     machine_make(info, cfg);
