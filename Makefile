@@ -106,11 +106,12 @@ INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tes
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
     tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick bochs kick)
+    $(patsubst %,tests/boot/%_test.py,hosted payload smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick bochs kick)
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
+test: $(B)/assay/payload.elf $(B)/tests/payload_native
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only

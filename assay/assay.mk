@@ -20,5 +20,9 @@ $(B)/assay/payload.elf: $(B)/assay/payload64.elf
 	objcopy -O elf32-i386 --strip-all $< $@
 $(B)/assay/payload.bin: $(B)/assay/payload64.elf
 	objcopy -O binary $< $@
--include $(PAYLOAD_OBJ:.o=.d)
+# The ring-3 tests in a process of their own, for tests/boot/payload_test.py.
+$(B)/tests/payload_native: $(B)/unit/tests/unit/payload_native.c.o
+	@mkdir -p $(@D)
+	$(CC) -o $@ $^ -lpthread
+-include $(PAYLOAD_OBJ:.o=.d) $(B)/unit/tests/unit/payload_native.c.d
 # ---- the payload's end ----

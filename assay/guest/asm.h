@@ -16,6 +16,7 @@
 #define VEC_LEAVE    0x81   // ring 3 may: back to who called ring3_run
 #define VEC_TIMER    0xf0   // priority class 0xf, the only one that CR8 lets through
 #define VEC_IPI      0xf1
+#define VEC_WAKE     0xf2   // ends a HLT; nobody counts it
 #define VEC_SPURIOUS 0xff
 
 #define LAPIC_VIRT  0x7fe00000

@@ -35,7 +35,7 @@ _start: cli
         jz      2f
         mov     16(%ebx), %esi
         mov     $command_line - LINKED_ABOVE_LOADED, %edi
-        mov     $1023, %ecx
+        mov     $4095, %ecx
 1:      lodsb
         stosb
         test    %al, %al
@@ -104,7 +104,7 @@ ap_high:
         .balign 8
 ap_arrived: .long 1
 mem_upper_kib: .long 0
-command_line: .skip 1024
+command_line: .skip 4096
 boot_gdtr:
         .short  31
         .long   boot_gdt - LINKED_ABOVE_LOADED

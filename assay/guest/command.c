@@ -69,14 +69,15 @@ static const char *job_parse(const char *s)
     return s;
 }
 
-bool command_parse(const char *line)
+bool command_parse(void)
 {
-    const char *jobs = strstr(line, "jobs=");
-    if (!jobs && strstr(line, "list")) {
+    const char *jobs = strstr(command_line, "jobs=");
+    if (!jobs && strstr(command_line, "list")) {
         list();
         return false;
     }
     if (!jobs) pass_fail("the command line says neither \"jobs=NAME:N[:CPUS][,...]\" nor \"list\"");
+    if (command_line[sizeof command_line - 2]) pass_fail("the command line is longer than %u bytes", (u32)sizeof command_line - 2);
     jobs += 5;
     for (;;) {
         jobs = job_parse(jobs);

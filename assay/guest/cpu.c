@@ -28,6 +28,7 @@ static void idt_fill(void)
     gate_set(14, isr_fault, 0, GATE_TRAP);
     gate_set(VEC_TIMER, isr_event, 0, GATE_TRAP);
     gate_set(VEC_IPI, isr_event, 0, GATE_TRAP);
+    gate_set(VEC_WAKE, isr_wake, 0, GATE_TRAP);
     gate_set(VEC_INT80, isr_int80, 0, GATE_USER);
     gate_set(VEC_LEAVE, isr_leave, 0, GATE_USER);
 }

@@ -51,7 +51,7 @@ struct timed { u64 fn, ctx, n, start, end, value; };
 extern struct cpu cpus[ASSAY_CPUS];
 extern struct stacks stacks[ASSAY_CPUS];
 extern const struct assay_test tests[];      // header()->n_tests of them
-extern char command_line[1024];
+extern char command_line[4096];  // the last byte is 0, the one before only where all of it fitted
 extern u32 mem_upper_kib;       // what the multiboot loader said
 extern u8 _data_end[], _image_end[];
 
@@ -108,10 +108,10 @@ static inline u64 read_cr4(void)
 static inline void write_cr4(u64 v) { __asm__ volatile("mov %0, %%cr4" : : "r"(v) : "memory"); }
 
 static inline u64 rotl(u64 v, unsigned n) { return v << n | v >> (64 - n); }
-// Adds v to a checksum: each bit of either reaches all of the result within two steps.
+// Adds v to a checksum: each bit of either reaches all of the result within two steps, and a zero counts too.
 static inline u64 mix(u64 sum, u64 v)
 {
-    sum = (sum ^ v) * 0x9e3779b97f4a7c15ull;
+    sum = (rotl(sum, 23) + v + 1) * 0x9e3779b97f4a7c15ull;
     return sum ^ sum >> 29;
 }
 // Pseudo-random numbers for data (xorshift64; never 0 if the state is not).
@@ -133,7 +133,7 @@ NORETURN void native_leave(struct cpu *c);
 // One vector's frame as trap() gets it.
 struct frame { u64 rbx, r11, r10, r9, r8, rdi, rsi, rdx, rcx, rax, vector, error, rip, cs, rflags, rsp, ss; };
 void trap(const struct frame *f);
-extern const u8 trap_stubs[], isr_event[], isr_fault[], isr_int80[], isr_leave[], syscall_entry[];
+extern const u8 trap_stubs[], isr_event[], isr_wake[], isr_fault[], isr_int80[], isr_leave[], syscall_entry[];
 void native_enter(u64 cpu);
 void native_enter_ap(u64 cpu);
 
@@ -196,6 +196,6 @@ u64 user_job(u64 job, u64 cpu);
 // ---- command.c
 // --------------------------------------------------------------------------------------------------------------------------------- Fills
 // in the pass's jobs from the command line; or prints the list of tests and returns false.
-bool command_parse(const char *line);
+bool command_parse(void);
 void command_print_results(void);
 void debug_puts(const char *text);     // port 0xe9

@@ -259,6 +259,6 @@ void guest_main(void)
     state.printing = !p->n_jobs;
     if (mem_upper_kib < need_kib)
         pass_fail("%u MiB of memory, and the payload needs %llu: give the guest more", mem_upper_kib / 1024 + 1, (unsigned long long)need_kib / 1024 + 1);
-    if (state.printing && !command_parse(command_line)) leave();
+    if (state.printing && !command_parse()) leave();
     lead();
 }

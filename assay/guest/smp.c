@@ -4,7 +4,7 @@
 #include "assay/guest/guest.h"
 
 enum { INIT_WAIT = 20 << 20, SIPI_WAIT = 1 << 20 };           // TSC ticks; real processors want 10 ms and 200 us
-#define ARRIVAL_WAIT (1ull << 36)                                // half a minute or so: an emulator on a loaded machine takes its time
+#define ARRIVAL_WAIT (1ull << 35)                                // ten seconds or so: an emulator on a loaded machine takes its time
 
 static void wait_ticks(u64 ticks)
 {
@@ -46,5 +46,5 @@ void smp_start(u32 n)
 void smp_wake(u32 n)
 {
     for (u32 i = 1; i < n; i++)
-        if (__atomic_load_n(&cpus[i].ready, __ATOMIC_SEQ_CST)) lapic_send(this_cpu(), (u32)cpus[i].apic_id, ICR_FIXED | VEC_IPI);
+        if (__atomic_load_n(&cpus[i].ready, __ATOMIC_SEQ_CST)) lapic_send(this_cpu(), (u32)cpus[i].apic_id, ICR_FIXED | VEC_WAKE);
 }

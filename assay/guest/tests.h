@@ -61,3 +61,45 @@ TEST(test_movs_small);
 CHECK(movs_small_check);
 TEST(test_stos);
 CHECK(stos_check);
+// user_fp.S, fp_nbody.c: ring 3, floating point and vectors.
+TEST(test_double_lat);
+TEST(test_double_thr);
+TEST(test_double_div);
+TEST(test_nbody);
+SETUP(nbody_setup);
+TEST(test_sse_float);
+TEST(test_sse_int);
+TEST(test_avx2);
+TEST(test_x87);
+// user_code.c: ring 3, code that has just been written.
+TEST(test_fresh);
+TEST(test_fresh_page);
+TEST(test_rewritten);
+// kernel_traps.c
+TEST(test_syscall);
+TEST(test_int80);
+TEST(test_iret);
+TEST(test_pagefault);
+SETUP(pagefault_setup);
+CHECK(pagefault_check);
+// kernel_space.c
+TEST(test_cr3);
+TEST(test_pcid);
+SETUP(cr3_setup);
+CHECK(cr3_check);
+TEST(test_invlpg);
+SETUP(invlpg_setup);
+// kernel_irq.c
+TEST(test_timer);
+TEST(test_timer_hlt);
+SETUP(timer_setup);
+TEST(test_ipi_self);
+TEST(test_ipi);
+TEST(test_ipi_hlt);
+SETUP(ipi_setup);
+// kernel_io.c
+TEST(test_port);
+TEST(test_mmio);
+SETUP(mmio_setup);
+TEST(test_mmio_write);
+TEST(test_lapic);

@@ -50,7 +50,22 @@ trap_common:
         add     $16, %rsp
         iretq
 
-# VEC_TIMER, VEC_IPI: when it came, that it came, EOI.
+# End of interrupt, by memory or MSR. Clobbers RAX and RDX.
+        .macro  eoi
+        cmpq    $0, %gs:CPU_X2APIC
+        jne     8f
+        movl    $0, LAPIC_VIRT + 0xb0
+        jmp     9f
+8:      push    %rcx
+        mov     $0x80b, %ecx
+        xor     %eax, %eax
+        xor     %edx, %edx
+        wrmsr
+        pop     %rcx
+9:
+        .endm
+
+# VEC_TIMER, VEC_IPI: when it came, EOI, that it came.
         .globl  isr_event
         .balign 64
 isr_event:
@@ -60,20 +75,21 @@ isr_event:
         shl     $32, %rdx
         or      %rdx, %rax
         mov     %rax, %gs:CPU_TSC
-        cmpq    $0, %gs:CPU_X2APIC
-        jne     2f
-        movl    $0, LAPIC_VIRT + 0xb0
-1:      incq    %gs:CPU_HITS
+        eoi
+        incq    %gs:CPU_HITS
         pop     %rdx
         pop     %rax
         iretq
-2:      push    %rcx
-        mov     $0x80b, %ecx
-        xor     %eax, %eax
-        xor     %edx, %edx
-        wrmsr
-        pop     %rcx
-        jmp     1b
+
+        .globl  isr_wake
+        .balign 64
+isr_wake:
+        push    %rax
+        push    %rdx
+        eoi
+        pop     %rdx
+        pop     %rax
+        iretq
 
 # #PF: maps the page, if it is one of the test's.
         .globl  isr_fault
