@@ -51,6 +51,17 @@ void facts_cpu(struct cpu_facts *f)
     put(f->hypervisor + 8, h.d);
 }
 
+// AVX2 counts only where the owner of XCR0 has switched AVX on (SDM 1 14.3).
+u32 facts_lacks(u32 needs)
+{
+    struct regs v = cpuid(1);
+    u32 lacks = needs & (NEED_AVX2 | NEED_PCID), lo, hi;
+    if (v.c & BIT(17)) lacks &= ~(u32)NEED_PCID;
+    if (!(v.c & BIT(27)) || !(v.c & BIT(28)) || cpuid(0).a < 7 || !(cpuid(7).b & BIT(5))) return lacks;
+    __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+    return (lo & 6) == 6 ? lacks & ~(u32)NEED_AVX2 : lacks;
+}
+
 // Ticks of `nops` instructions that do nothing, between two RDTSC.
 static __attribute__((noinline)) u64 ticks_of(u64 nops)
 {

@@ -23,6 +23,9 @@ const char *pass_missing(const struct assay *a, enum mode_id mode, const struct 
     if (m->all && a->cpus < 2) return "needs two processors";
     if (m->all && t->kind == TEST_KERNEL) return "a kernel test runs on one processor, or on two that talk to each other";
     if ((t->needs & NEED_TWO_CPUS) && a->cpus < 2) return "needs two processors";
+    u32 lacks = facts_lacks(t->needs);
+    if (lacks & NEED_AVX2) return "needs AVX2";
+    if ((lacks & NEED_PCID) && m->native) return "needs PCIDs";
     if ((t->needs & NEED_IOAPIC) && m->native && !a->p->native.ioapic) return "this PC has no I/O APIC";
     return NULL;
 }

@@ -46,8 +46,8 @@ static u64 n_round(const struct assay_test *t, u64 n)
     return max_u64(n / unit * unit, unit);
 }
 
-// One step: a pass over all that are not done. A test that fails alone is left out of everything, with the reason.
-static void probe_pass(struct assay *a, enum mode_id mode, struct probe *p, const unsigned *which, unsigned n, u64 want)
+// One step: a pass over some that are not done. False: it failed, and nothing is known of any.
+static bool probe_pass(struct assay *a, enum mode_id mode, struct probe *p, const unsigned *which, unsigned n, u64 want)
 {
     struct pass_job job[ASSAY_JOBS];
     struct pass_result r[ASSAY_JOBS];
@@ -55,7 +55,13 @@ static void probe_pass(struct assay *a, enum mode_id mode, struct probe *p, cons
     unsigned done;
     for (unsigned i = 0; i < n * PROBES; i++) job[i] = (struct pass_job){a->w[which[i / PROBES]].index, p[which[i / PROBES]].n};
     bool ok = pass_run(a, mode, job, n * PROBES, r, &done, err, sizeof err);
-    for (unsigned i = 0; i < done / PROBES; i++) {
+    if (!ok && n == 1) {
+        struct series *s = &a->w[which[0]].in[mode];
+        p[which[0]] = (struct probe){.done = true};
+        fmt_snprintf(s->missing, sizeof s->missing, "%s", err);
+    }
+    if (!ok) return false;
+    for (unsigned i = 0; i < n; i++) {
         struct probe *q = &p[which[i]];
         q->ticks = UINT64_MAX;
         for (unsigned k = 0; k < PROBES; k++) q->ticks = min_u64(q->ticks, r[i * PROBES + k].ticks);
@@ -63,10 +69,14 @@ static void probe_pass(struct assay *a, enum mode_id mode, struct probe *p, cons
         q->done = q->ticks * PROBE_SHARE >= want || more == q->n;
         if (!q->done) q->n = more;
     }
-    if (ok) return;
-    struct workload *w = &a->w[which[done / PROBES]];
-    p[which[done / PROBES]] = (struct probe){.done = true};
-    fmt_snprintf(w->in[mode].missing, sizeof w->in[mode].missing, "%s", err);
+    return true;
+}
+
+// If one of them ends the pass, each alone: who fails then is left out, with the reason.
+static void probe_some(struct assay *a, enum mode_id mode, struct probe *p, const unsigned *which, unsigned n, u64 want)
+{
+    if (!n || probe_pass(a, mode, p, which, n, want)) return;
+    for (unsigned i = 0; n > 1 && i < n; i++) (void)probe_pass(a, mode, p, &which[i], 1, want);
 }
 
 static void probe_all(struct assay *a, enum mode_id mode, struct probe *p, u64 want)
@@ -82,10 +92,10 @@ static void probe_all(struct assay *a, enum mode_id mode, struct probe *p, u64 w
             which[n++] = i;
             open++;
             if (n < ARRAY_SIZE(which)) continue;
-            probe_pass(a, mode, p, which, n, want);
+            probe_some(a, mode, p, which, n, want);
             n = 0;
         }
-        if (n) probe_pass(a, mode, p, which, n, want);
+        probe_some(a, mode, p, which, n, want);
         if (!open) return;
     }
 }
@@ -185,12 +195,14 @@ static void clock_judge(struct assay *a, const struct pass_result *r, unsigned n
 }
 
 // Workloads `which`, n of them, each between two clocks.
-static unsigned batch_run(struct assay *a, enum mode_id mode, const unsigned *which, unsigned n, char *err, size_t errlen)
+static bool batch_run(struct assay *a, enum mode_id mode, const unsigned *which, unsigned n)
 {
     struct pass_job job[ASSAY_JOBS];
     struct pass_result r[ASSAY_JOBS];
     bool bad[ASSAY_JOBS] = {false};
+    char err[96];
     unsigned done;
+    if (!n) return true;
     for (unsigned i = 0; i < n; i++) {
         const struct workload *w = &a->w[which[i]];
         struct pass_job *j = job + i * PER_WORKLOAD;
@@ -200,30 +212,28 @@ static unsigned batch_run(struct assay *a, enum mode_id mode, const unsigned *wh
     }
     // Behind the last: its second clock, at the place where one would be.
     job[n * PER_WORKLOAD] = job[n * PER_WORKLOAD + CLOCK] = job[CLOCK];
-    (void)pass_run(a, mode, job, n * PER_WORKLOAD + CLOCK + 1, r, &done, err, errlen);
+    if (!pass_run(a, mode, job, n * PER_WORKLOAD + CLOCK + 1, r, &done, err, sizeof err)) {
+        struct series *s = &a->w[which[0]].in[mode];
+        if (n == 1) fmt_snprintf(s->missing, sizeof s->missing, "%s", err);
+        return false;
+    }
     clock_judge(a, r, done, bad);
-    unsigned whole = (unsigned)min_u64(done / PER_WORKLOAD, n);
-    for (unsigned i = 0; i < whole; i++) {
+    for (unsigned i = 0; i < n; i++) {
         sample_put(a, &a->w[which[i]], mode, &r[i * PER_WORKLOAD + WORK]);
         a->w[which[i]].in[mode].round[a->round].disturbed |= bad[clock_at(i)] || (clock_at(i + 1) < done && bad[clock_at(i + 1)]);
     }
-    return whole;
+    return true;
 }
 
 static void mode_run(struct assay *a, enum mode_id mode)
 {
-    unsigned which[BATCH], n = 0, i = 0;
-    char err[96];
+    unsigned which[BATCH], n, i = 0;
     while (i < a->n_workloads) {
         for (n = 0; i < a->n_workloads && n < BATCH; i++)
             if (!a->w[i].in[mode].missing[0]) which[n++] = i;
-        for (unsigned from = 0; from < n;) {
-            unsigned ran = batch_run(a, mode, which + from, n - from, err, sizeof err);
-            from += ran;
-            if (from == n) break;
-            struct workload *w = &a->w[which[from++]];     // the one in which the pass ended: left out from now on
-            fmt_snprintf(w->in[mode].missing, sizeof w->in[mode].missing, "%s", err);
-        }
+        if (batch_run(a, mode, which, n)) continue;
+        // One of them ended the pass, or did not let it begin: each alone, and who fails then is left out from now on.
+        for (unsigned k = 0; k < n; k++) (void)batch_run(a, mode, &which[k], 1);
     }
 }
 

@@ -102,6 +102,7 @@ struct cpu_facts { char brand[49], vendor[13], hypervisor[13]; unsigned family, 
 void facts_cpu(struct cpu_facts *f);
 // Does the TSC advance by exactly one per instruction, as in QEMU with -icount?
 bool facts_counting(void);
+u32 facts_lacks(u32 needs);                   // of enum assay_need: NEED_AVX2 and NEED_PCID that CPUID does not have
 u64 facts_tsc_hz(void);                       // measured against plat_time_ns, in 50 ms
 
 // ---- document.c, table.c ----
