@@ -49,7 +49,7 @@ static u64 n_round(const struct assay_test *t, u64 n)
 // One step: a pass over some that are not done. False: it failed, and nothing is known of any.
 static bool probe_pass(struct assay *a, enum mode_id mode, struct probe *p, const unsigned *which, unsigned n, u64 want)
 {
-    struct pass_job job[ASSAY_JOBS];
+    struct pass_job job[ASSAY_JOBS] = {{0}};
     struct pass_result r[ASSAY_JOBS];
     char err[96];
     unsigned done;
@@ -197,7 +197,7 @@ static void clock_judge(struct assay *a, const struct pass_result *r, unsigned n
 // Workloads `which`, n of them, each between two clocks.
 static bool batch_run(struct assay *a, enum mode_id mode, const unsigned *which, unsigned n)
 {
-    struct pass_job job[ASSAY_JOBS];
+    struct pass_job job[ASSAY_JOBS] = {{0}};
     struct pass_result r[ASSAY_JOBS];
     bool bad[ASSAY_JOBS] = {false};
     char err[96];
