@@ -133,18 +133,17 @@ def why_missing(series, workload_id):
 
 
 def ratio_axis(report):
-    values = [r[k] for x in report.series for i in report.rows for r in [x.results(i)[2]] if r and "ratio" in r
-              for k in ("ratio", "ratio_low", "ratio_high") if k in r]
+    values = [v for x in report.series for i in report.rows for v in x.ratios(i) or ()]
     return Axis(values, include=(1,)) if values else None
 
 
 def ratio_lane(series, workload_id, axis):
-    r = series.results(workload_id)[2]
-    if not r or "ratio" not in r:
+    found = series.ratios(workload_id)
+    if not found:
         return empty_lane(series, why_missing(series, workload_id))
-    low, high = r.get("ratio_low", r["ratio"]), r.get("ratio_high", r["ratio"])
-    tip = f"{series.label}: {times(r['ratio'])} native, middle half of the rounds {digits(low)} to {digits(high)}"
-    return dot_lane(series, axis, r["ratio"], low, high, times(r["ratio"]), tip, start=1)
+    ratio, low, high = found
+    tip = f"{series.label}: {times(ratio)} native, middle half of the rounds {digits(low)} to {digits(high)}"
+    return dot_lane(series, axis, ratio, low, high, times(ratio), tip, start=1)
 
 
 def ratio_chart(report):
@@ -207,7 +206,7 @@ def why_lane(series, workload_id, marked):
 
 
 def has_shares(series, report):
-    return any(b["mode"] == series.mode["id"] and b["workload"] in report.rows for b in series.source.doc.get("breakdown", ()))
+    return any(b["mode"] == series.mode["id"] and "shares" in b for b in series.source.doc.get("breakdown", ()))
 
 
 def why_chart(report):
@@ -219,6 +218,10 @@ def why_chart(report):
         rows = [row(report.rows[i]["title"], [why_lane(x, i, len(report.series) > 1) for x in series]) for i in ids
                 if any(x.shares(i) for x in series)]
         out += [f"<h3>{e(group)}</h3>", *rows] if rows else []
+    boots = list(dict.fromkeys(b["workload"] for s in report.sources for b in s.doc.get("breakdown", ())
+                               if b["workload"].startswith("linux-")))
+    rows = [row(i.partition("-")[2], [why_lane(x, i, len(report.series) > 1) for x in series]) for i in boots]
+    out += ["<h3>Linux</h3>", *rows] if rows else []
     return f'<div class="chart bars" id="why-chart">{"".join(out)}</div>'
 
 

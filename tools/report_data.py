@@ -8,17 +8,23 @@ import math
 import os
 import re
 
-SHARES = ("translated", "translation", "softmmu", "helpers", "interrupts", "devices", "idle", "waiting", "loop")
-SHARE_NAMES = {"translated": "translated code", "translation": "translating", "softmmu": "softmmu misses", "helpers": "helpers",
-               "interrupts": "interrupts", "devices": "devices", "idle": "idle", "waiting": "waiting", "loop": "execution loop"}
-SHARE_DOING = {**SHARE_NAMES, "softmmu": "softmmu misses", "loop": "the execution loop", "idle": "idling"}
+import assay_check
+
+SHARES = ("translated", "bridges", "translation", "softmmu", "helpers", "exceptions", "devices", "interrupts", "waiting", "idle", "loop",
+          "profiler")
+SHARE_NAMES = {**{k: k for k in SHARES}, "translated": "translated code", "translation": "translating", "softmmu": "softmmu misses",
+               "interrupts": "host's interrupts", "loop": "execution loop"}
+SHARE_DOING = {**SHARE_NAMES, "interrupts": "the host's interrupts", "loop": "the execution loop", "idle": "idling", "bridges":
+               "the bridges between translated code and C", "profiler": "measuring this"}
 SHARE_MEANING = {
     "translated": "the guest's instructions as host code, with the softmmu's inline lookups in them",
     "translation": "decoding, optimising, emitting; finding and dropping translations",
+    "bridges": "the ways from translated code to C functions and back",
     "softmmu": "lookups that missed: walking page tables, filling the TLB, accesses that cross pages or hit written code",
-    "helpers": "C functions for instructions that are not translated", "interrupts": "the host's interrupts, delivering the guest's",
-    "devices": "emulated devices, and accesses to them", "idle": "the guest waits in HLT", "waiting": "for locks and other vCPUs",
-    "loop": "between translations: looking up what comes next, chaining",
+    "helpers": "C functions for instructions that are not translated", "exceptions": "delivering exceptions and interrupts to the guest",
+    "devices": "accesses to emulated devices", "interrupts": "the host's: timers, input, kicks from other processors",
+    "waiting": "for other vCPUs, the big lock, a core", "idle": "the guest waits in HLT",
+    "loop": "between translations: looking up what comes next, chaining", "profiler": "the cost of finding this out",
 }
 GROUP_WORDS = {"integer": "integer code", "memory": "memory accesses", "code": "freshly written code", "kernel": "kernel work",
                "device": "devices"}
@@ -165,15 +171,27 @@ class Series:
             return None, None, None
         return w, w["results"].get(self.source.native_of(self.mode)), w["results"].get(self.mode["id"])
 
+    def ratios(self, workload_id):
+        """(ratio, lower, upper quartile) or None. From the samples: the file has three decimals."""
+        _, native, r = self.results(workload_id)
+        return assay_check.ratios(r, native, self.source.cupel["platform"] == "qemu") if native and r else None
+
     def ratio(self, workload_id):
-        r = self.results(workload_id)[2]
-        return r.get("ratio") if r else None
+        found = self.ratios(workload_id)
+        return found and found[0]
 
     def shares(self, workload_id):
         """How its time divides, over all its vCPUs by their ticks; None: not measured."""
-        parts = [b for b in self.source.doc.get("breakdown", ()) if b["mode"] == self.mode["id"] and b["workload"] == workload_id]
+        parts = [b for b in self.source.doc.get("breakdown", ()) if b["mode"] == self.mode["id"] and b["workload"] == workload_id
+                 and "shares" in b]
         total = sum(b["ticks"] for b in parts)
         return {k: sum(b["shares"][k] * b["ticks"] for b in parts) / total for k in SHARES} if parts else None
+
+    def counted_events(self, workload_id, mode_id):
+        """{counter: events per unit of work} in a mode of this series' source."""
+        b = next((b for b in self.source.doc.get("breakdown", ())
+                  if (b["mode"], b["workload"]) == (mode_id, workload_id) and "counters" in b), None)
+        return {k: v / b["n"] for k, v in b["counters"].items()} if b else {}
 
 
 class Report:

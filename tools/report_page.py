@@ -190,9 +190,9 @@ def figures_cells(x, workload_id):
     spread = " / ".join(percent(q["spread"]) if q else "–" for q in (native, r))
     rounds = " / ".join(str(len(q["ticks"])) if q else "–" for q in (native, r))
     disturbed = " / ".join(str(len(q.get("disturbed", ()))) if q else "–" for q in (native, r))
-    event = f"{x.source.time(r['latency_min'])} to {x.source.time(r['latency_max'])}" if r and "latency_min" in r else ""
-    ratio, low_high = ("–", "–") if not r or "ratio" not in r else (times(r["ratio"]), "–" if "ratio_low" not in r else
-                                                                   f"{digits(r['ratio_low'])} to {digits(r['ratio_high'])}")
+    event = f"{x.source.time(min(r['latency_min']))} to {x.source.time(max(r['latency_max']))}" if r and "latency_min" in r else ""
+    ratios = x.ratios(workload_id)
+    ratio, low_high = (times(ratios[0]), f"{digits(ratios[1])} to {digits(ratios[2])}") if ratios else ("–", "–")
     return [f"{whole(w['n'])} <small>{e(cut(w['unit'], 40))}</small>", whole(native["median"]) if native else "–", per(native),
             whole(r["median"]) if r else "–", per(r), ratio, low_high, spread, rounds, disturbed, event or reason]
 
@@ -212,13 +212,13 @@ def everything(report):
                    "quartiles, relative to the median; disturbed rounds are in no other figure.</p>", table(head, rows, "tall"))
 
 
-def counter_cell(w, native, r, index):
-    of = lambda q: sorted(c[index] for c in q["counters"])[len(q["counters"]) // 2] / w["n"]
-    if not r or "counters" not in r:
+def counter_cell(native, translated, name):
+    if name not in translated:
         return "–"
-    if not native or "counters" not in native:
-        return digits(of(r))
-    return f"{digits(of(native))} → {digits(of(r))}" + (f" <small>{times(of(r) / of(native))}</small>" if of(native) else "")
+    if name not in native:
+        return digits(translated[name])
+    ratio = f" <small>{times(translated[name] / native[name])}</small>" if native[name] and translated[name] else ""
+    return f"{digits(native[name])} → {digits(translated[name])}{ratio}"
 
 
 def counters(report):
@@ -226,12 +226,10 @@ def counters(report):
     rows = []
     for i in report.rows if names else ():
         for x in report.shown:
-            w, native, r = x.results(i)
-            if r and "counters" in r:
-                own = x.source.doc["counters"]
-                rows.append(tr(e(cut(w["title"], 80)),
-                               [e(x.label), *(counter_cell(w, native, r, own.index(c)) if c in own else "–" for c in names)]))
-    return section("counters", "What the processor counted", "<p>Host events per unit of work, native → translated; medians.</p>",
+            native, translated = (x.counted_events(i, m) for m in (x.source.native_of(x.mode), x.mode["id"]))
+            if translated:
+                rows.append(tr(e(cut(report.rows[i]["title"], 80)), [e(x.label), *(counter_cell(native, translated, c) for c in names)]))
+    return section("counters", "What the processor counted", "<p>Host events per unit of work, native → translated.</p>",
                    table(["workload", "", *map(e, names)], rows, "tall")) if rows else ""
 
 

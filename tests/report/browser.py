@@ -85,6 +85,8 @@ class Browser:
 
     def load(self, path, width=1280, height=900, dark=False):
         """Loads a file; afterwards `complaints` and `requests` are about it."""
+        if not os.path.exists(path):
+            raise OSError(f"{path} is not there")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self.call("Emulation.setEmulatedMedia", media="screen",
                   features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
@@ -102,7 +104,7 @@ class Browser:
     def requests(self):
         """URLs that the page asked for, besides itself."""
         urls = [m["params"]["request"]["url"] for m in self.events if m.get("method") == "Network.requestWillBeSent"]
-        return [u for u in urls if u != self.url]
+        return [u[:200] for u in urls if u != self.url]
 
     def evaluate(self, expression):
         r = self.call("Runtime.evaluate", expression=expression, returnByValue=True)

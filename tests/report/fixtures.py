@@ -7,7 +7,8 @@ import json
 import random
 
 COUNTERS = ["instructions", "cycles", "branch-misses"]
-SHARES = ["translated", "translation", "softmmu", "helpers", "interrupts", "devices", "idle", "waiting", "loop"]
+SHARES = ["translated", "bridges", "translation", "softmmu", "helpers", "exceptions", "devices", "interrupts", "waiting", "idle", "loop",
+          "profiler"]
 HOSTILE = "</script><script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)>&amp;\"'"
 
 # id, title, group, unit, native ticks per unit, user code?, latency?, ratio translated on metal, in QEMU's TCG, and what costs most besides
@@ -30,8 +31,8 @@ WORKLOADS = [
     ("syscall", "SYSCALL and SYSRET", "kernel", "call", 92.0, 0, 0, 3.9, 6.8, "helpers"),
     ("fault", "page fault and return", "kernel", "fault", 980.0, 0, 0, 2.7, 7.7, "softmmu"),
     ("cr3", "change of the address space", "kernel", "change", 240.0, 0, 0, 4.6, 31.0, "helpers"),
-    ("ipi", "IPI to the other processor and back", "kernel", "round trip", 2600.0, 0, 1, 3.1, 9.3, "interrupts"),
-    ("timer", "APIC timer's interrupt", "device", "interrupt", 1900.0, 0, 1, 5.8, 16.5, "interrupts"),
+    ("ipi", "IPI to the other processor and back", "kernel", "round trip", 2600.0, 0, 1, 3.1, 9.3, "exceptions"),
+    ("timer", "APIC timer's interrupt", "device", "interrupt", 1900.0, 0, 1, 5.8, 16.5, "exceptions"),
     ("pio", "IN from a port", "device", "access", 2100.0, 0, 0, 0.14, 0.31, "devices"),
 ]
 PHASES = [("decompress", "kernel decompressed", 210), ("early", "to the console", 90), ("drivers", "drivers", 340),
@@ -70,10 +71,8 @@ class Maker:
         r = {"ticks": ticks, "median": median, "min": min(good), "max": max(good), "spread": round((third - first) / median, 4)}
         if disturbed:
             r["disturbed"] = disturbed
-        if self.counters:
-            r["counters"] = [[round(t * 2.4), round(t * 1.1), round(t * 0.003)] for t in ticks]
         if w[6]:
-            r["latency_min"], r["latency_max"] = int(min(ticks) / n * 0.8), int(max(ticks) / n * 2.5)
+            r["latency_min"], r["latency_max"] = [int(t / n * 0.8) for t in ticks], [int(t / n * 2.5) for t in ticks]
         return r
 
     def relate(self, r, native):
@@ -83,15 +82,17 @@ class Maker:
             bad = r.get("disturbed", []) + native.get("disturbed", [])
             of_rounds = [a / b for i, (a, b) in enumerate(zip(r["ticks"], native["ticks"])) if i not in bad]
         low, _, high = quartiles(of_rounds)
-        r.update(ratio=round(r["median"] / native["median"], 5), ratio_low=round(low, 5), ratio_high=round(high, 5))
+        ratio = r["median"] / native["median"]
+        r.update(ratio=round(ratio, 3), ratio_low=round(min(low, ratio), 3), ratio_high=round(max(high, ratio), 3))
 
     def modes(self):
         out = [{"id": "native", "title": "native", "native": True, "cpus": 1}]
         if self.platform == "qemu":
             return out + [{"id": "qemu-tcg", "title": "QEMU TCG", "cpus": 1}]
         soft = {"mmu": "soft", "exit": "interrupt", "chain": True, "cpus": 1}
-        out += [{"id": "soft", "title": "translated", **soft}, {"id": "soft-poll", "title": "translated, polling", **soft, "exit": "poll"},
-                {"id": "soft-unchained", "title": "translated, unchained", **soft, "chain": False}]
+        out += [{"id": "soft", "title": "translated", **soft},
+                {"id": "soft-poll", "title": "translated, exit=poll", **soft, "exit": "poll"},
+                {"id": "soft-unchained", "title": "translated, chain=off", **soft, "chain": False}]
         if self.platform == "metal":
             out += [{"id": "native-all", "title": "native, 2 processors", "native": True, "cpus": 2},
                     {"id": "soft-all", "title": "translated, 2 processors", **soft, "cpus": 2}]
@@ -130,15 +131,28 @@ class Maker:
                 if m not in made["results"]:
                     continue
                 costs = dict.fromkeys(SHARES, 0.0)
-                costs["loop"], costs["interrupts"] = 0.006, 0.004
+                costs["loop"], costs["interrupts"], costs["profiler"], costs["bridges"] = 0.006, 0.004, 0.004, 0.01
                 costs[w[9]] += min(0.85, (w[7] - 1) / w[7] * 0.9 if w[7] >= 1 else 0.3)
                 if w[2] == "kernel":
                     costs["softmmu"] += 0.07
                 costs["translated"] = 1 - sum(costs.values())
-                out.append({"mode": m, "workload": w[0], "vcpu": 0, "ticks": int(made["results"][m]["median"]), "samples": 900,
-                            "own_cost": 0.004,
-                            "shares": {k: round(v, 4) for k, v in costs.items()}})
+                out.append(self.profile(m, w[0], int(made["results"][m]["median"]), costs))
+                if self.counters and m == "soft":
+                    out[-1].update(n=made["n"], counters=self.events(made["results"][m]["median"]))
+                    out.append({"mode": "native", "workload": w[0], "vcpu": 0, "n": made["n"],
+                                "counters": self.events(made["results"]["native"]["median"])})
+        for vcpu in (0, 1) if self.platform == "metal" else ():
+            costs = {**dict.fromkeys(SHARES, 0.02), "idle": 0.2 + 0.3 * vcpu, "translated": 0.6 - 0.3 * vcpu}
+            out.append(self.profile("soft-all", "linux-boot", 3 * 10**9, costs))
+            out[-1]["vcpu"] = vcpu
         return out
+
+    def profile(self, mode, workload, ticks, costs):
+        return {"mode": mode, "workload": workload, "vcpu": 0, "ticks": ticks, "samples": 900, "own_cost": costs["profiler"],
+                "shares": {k: round(v, 6) for k, v in costs.items()}}
+
+    def events(self, ticks):
+        return {"instructions": round(ticks * 2.4), "cycles": round(ticks * 1.1), "branch-misses": round(ticks * 0.003)}
 
     def timed(self, ident, title, middle, more):
         ticks = self.samples(middle, 0.02)
