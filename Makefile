@@ -116,6 +116,9 @@ test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal bo
 	B=$(B) tests/run.py $(ALL_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
 	B=$(B) tests/run.py tests/boot/metal_test.py tests/boot/metal_cores_test.py
+# tools/report, in a headless browser.
+ALL_RUNS += tests/report/report_test.py
+test: | $(B)/deps.report
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
 	tools/lint.py
 

@@ -1,22 +1,24 @@
 #!/bin/sh
 # Installs what the build and the tests need and is not there yet, from Debian's own archive. With nothing missing it takes a few
 # milliseconds.
-# Usage: tools/deps.sh [build|metal|test] ...   (default: all of them)
+# Usage: tools/deps.sh [build|metal|test|report] ...   (default: all of them)
 set -e
 
 build="gcc make binutils libc6-dev libzydis-dev libzycore-dev"
 metal="gnu-efi newlib-source xz-utils mtools dosfstools fdisk gdisk console-setup-linux"
 guest="busybox-static cpio gzip xz-utils python3"
 tests="qemu-system-x86 ovmf python3 mtools dosfstools clang clang-format acpica-tools gdb bochs bochsbios vgabios bochs-term grub-common grub-pc-bin xorriso e2fsprogs"
+report="chromium fonts-dejavu-core python3 python3-jsonschema"
 
-case "$*" in '') set -- build metal test ;; esac
+case "$*" in '') set -- build metal test report ;; esac
 wanted=
 for group; do
     case "$group" in
     build) wanted="$wanted $build $guest" ;;
     metal) wanted="$wanted $metal" ;;
     test) wanted="$wanted $tests" ;;
-    *) echo "deps.sh: no group '$group'; there are build, metal, test" >&2; exit 1 ;;
+    report) wanted="$wanted $report" ;;
+    *) echo "deps.sh: no group '$group'; there are build, metal, test, report" >&2; exit 1 ;;
     esac
 done
 

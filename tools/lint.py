@@ -75,7 +75,7 @@ def scripts():
         walk = [(ROOT, [], [top])] if os.path.isfile(path) else os.walk(path)
         for d, _, names in walk:
             for n in sorted(names):
-                if n.endswith((".py", ".mk", ".sh", ".awk", ".ld")) or n in ("Makefile", "run"):
+                if n.endswith((".py", ".mk", ".sh", ".awk", ".ld")) or n in ("Makefile", "run", "report"):
                     yield os.path.relpath(os.path.join(d, n), ROOT)
 
 
