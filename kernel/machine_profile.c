@@ -7,7 +7,8 @@
 //
 // What a firing costs is measured, and the next one is at least SPACING times that away: less than 2 % on any machine, by construction.
 //
-// The first firings are close together: profile_calibrate, on vCPU 0, waits for them to measure what an interrupt costs.
+// The first firings are close together: profile_calibrate, on vCPU 0, waits for them to measure what an interrupt costs. A busy host may
+// not let it; it is asked again after a while.
 #include "kernel/machine_profile.h"
 
 #include "devices/clock.h"
@@ -16,7 +17,7 @@
 #include "kernel/plat.h"
 
 #define ull unsigned long long
-enum { SPACING = 100, SMOOTH = 16, CLOSE = 64, CLOSE_NS = 60000 };
+enum { SPACING = 100, SMOOTH = 16, CLOSE = 64, CLOSE_NS = 60000, RETRY = 256 };
 #define PERIOD_NS     1000000ull
 #define PERIOD_NS_MAX 50000000ull
 
@@ -27,6 +28,7 @@ static struct {
     struct timer timer;
     bool on;
     unsigned turn, close;         // vCPU that was kicked last; firings that are still to come soon
+    u32 firings, calibrating;     // calibrating: asked for; vCPU 0 puts it back, atomically
     u64 rng, cost;                // ns of a firing, the median
     u64 tsc0, ns0;
 } pr = {.rng = 0x9e3779b97f4a7c15ull};
@@ -61,10 +63,7 @@ static void ask(void)
 
 static u64 next_distance(void)
 {
-    if (pr.close && !profile_interrupt_cost(pr.cpus[0])) {
-        pr.close--;
-        return CLOSE_NS;
-    }
+    if (pr.close && pr.close-- && !profile_interrupt_cost(pr.cpus[0])) return CLOSE_NS;
     u64 period = min_u64(max_u64(PERIOD_NS, pr.cost * SPACING), PERIOD_NS_MAX);
     return period / 2 + next_random(period);
 }
@@ -81,10 +80,18 @@ static void note_cost(u64 ticks)
     else pr.cost -= pr.cost / SMOOTH;
 }
 
+static void calibrate(void)
+{
+    if (profile_interrupt_cost(pr.cpus[0]) || __atomic_exchange_n(&pr.calibrating, 1, __ATOMIC_SEQ_CST)) return;
+    pr.close = CLOSE;
+    cpu_run_async(pr.cpus[0], profile_calibrate, &pr.calibrating);
+}
+
 static void fire(void *opaque UNUSED)
 {
     u64 begin = __builtin_ia32_rdtsc();
     ask();
+    if (++pr.firings % RETRY == 0) calibrate();
     note_cost(__builtin_ia32_rdtsc() - begin);
     timer_mod_ns(&pr.timer, clock_ns(CLOCK_REALTIME_) + next_distance());
     profile_own(__builtin_ia32_rdtsc() - begin);
@@ -101,9 +108,8 @@ static void switch_on(void)
 {
     pr.tsc0 = __builtin_ia32_rdtsc();
     pr.ns0 = plat_time_ns();
-    pr.close = CLOSE;
     for (unsigned n = 0; n < pr.n; n++) profile_start(pr.cpus[n]);
-    if (!profile_interrupt_cost(pr.cpus[0])) cpu_run_async(pr.cpus[0], profile_calibrate, NULL);
+    calibrate();
     timer_mod_ns(&pr.timer, clock_ns(CLOCK_REALTIME_) + CLOSE_NS);
 }
 

@@ -27,7 +27,7 @@ const char *const profile_names[PROF_N] = {"loop", "code", "bridges", "transl", 
                                            "interr", "profiler"};
 _Static_assert(PROF_N == 12, "profile_names");
 
-enum { GAPS = 15 };
+enum { GAPS = 15, GAPS_MIN = 5, GAP_MAX = 1000000 };   // GAP_MAX: ticks; no interrupt takes that long
 #define CALIBRATE_TICKS 20000000ull
 
 static u64 read_tsc(void) { return __builtin_ia32_rdtsc(); }
@@ -59,8 +59,12 @@ static u64 take_waiting(struct vcpu *c, u64 d)
 static void put(struct vcpu *c, u64 d)
 {
     struct profiler *p = &c->prof;
-    if (p->state == PROF_RUNS) p->pending += take_waiting(c, d);
-    else p->p.ticks[p->state] += d;
+    if (p->state == PROF_RUNS) {
+        p->pending += take_waiting(c, d);
+        return;
+    }
+    p->p.ticks[p->state] += d;
+    p->bql_waited = core_waited(c);
 }
 
 void profile_state(struct vcpu *c, enum profile_class k)
@@ -69,7 +73,6 @@ void profile_state(struct vcpu *c, enum profile_class k)
     bool irqs = spin_lock(&p->lock);
     if (p->on) {
         put(c, take(p, read_tsc()));
-        p->bql_waited = core_waited(c);
         __atomic_store_n(&p->due, false, __ATOMIC_RELAXED);
     }
     __atomic_store_n(&p->state, (u8)k, __ATOMIC_RELAXED);
@@ -159,7 +162,7 @@ static enum profile_class guess(const struct vcpu *c)
 }
 
 // Everything up to now into *to, which is p->p or a copy of it.
-static void close(const struct vcpu *c, struct profile *to, u64 now)
+static void settle(const struct vcpu *c, struct profile *to, u64 now)
 {
     const struct profiler *p = &c->prof;
     u64 d = p->on && now > p->stamp ? now - p->stamp : 0;
@@ -175,7 +178,7 @@ void profile_stop(struct vcpu *c)
     bool irqs = spin_lock(&p->lock);
     u64 now = read_tsc();
     if (p->on) {
-        close(c, &p->p, now);
+        settle(c, &p->p, now);
         take(p, now);
         p->pending = 0;
         p->in_interrupt = false;
@@ -188,7 +191,7 @@ void profile_read(struct vcpu *c, struct profile *p)
 {
     bool irqs = spin_lock(&c->prof.lock);
     *p = c->prof.p;
-    close(c, p, read_tsc());
+    settle(c, p, read_tsc());
     spin_unlock(&c->prof.lock, irqs);
 }
 
@@ -212,26 +215,33 @@ static void insert(u64 *v, unsigned n, u64 x)
     v[n] = x;
 }
 
-// An interrupt between reading the count and the next reading of the TSC leaves no gap that could be seen, and does not count.
-void profile_calibrate(struct vcpu *c, void *unused UNUSED)
+// Gaps between two looks at the TSC that an interrupt tore, less its handler, and the handlers' time around the timer's callback; in order.
+// An interrupt that comes between reading the count and the next look leaves no gap that could be seen, and does not count.
+struct gaps { u64 gap[GAPS], around[GAPS]; unsigned n; };
+
+static void look_for_gaps(struct profiler *p, struct gaps *g)
 {
-    struct profiler *p = &c->prof;
-    u8 was = profile_enter(p, PROF_SELF);
-    u64 gap[GAPS], around[GAPS], begin = read_tsc(), t;
-    u32 seen = __atomic_load_n(&p->n_interrupts, __ATOMIC_RELAXED), n = 0;
-    while (n < GAPS && (t = read_tsc()) - begin < CALIBRATE_TICKS) {
-        u32 is = __atomic_load_n(&p->n_interrupts, __ATOMIC_RELAXED);
-        if (is == seen) continue;
-        u64 d = read_tsc() - t;
-        if (is == seen + 1 && d > p->handler && p->own) {
-            insert(around, n, p->handler - p->own);
-            insert(gap, n++, d - p->handler);
-        }
-        seen = is;
+    u64 begin = read_tsc(), last = begin, t;
+    u32 seen = __atomic_load_n(&p->n_interrupts, __ATOMIC_RELAXED), is;
+    for (; g->n < GAPS && (t = read_tsc()) - begin < CALIBRATE_TICKS; last = t, seen = is) {
+        if (t - last > GAP_MAX) begin += t - last;              // the host ran something else
+        is = __atomic_load_n(&p->n_interrupts, __ATOMIC_RELAXED);
+        u64 d = is == seen ? 0 : read_tsc() - t;
+        if (is != seen + 1 || d <= p->handler || d > GAP_MAX || !p->own) continue;
+        insert(g->around, g->n, p->handler - p->own);
+        insert(g->gap, g->n++, d - p->handler);
     }
-    if (n) {
-        __atomic_store_n(&c->tcg->timer_cost, around[n / 2], __ATOMIC_RELAXED);
-        __atomic_store_n(&c->tcg->interrupt_cost, gap[n / 2], __ATOMIC_RELAXED);
+}
+
+void profile_calibrate(struct vcpu *c, void *asked)
+{
+    struct gaps g = {.n = 0};
+    u8 was = profile_enter(&c->prof, PROF_SELF);
+    look_for_gaps(&c->prof, &g);
+    if (g.n >= GAPS_MIN) {
+        __atomic_store_n(&c->tcg->timer_cost, g.around[g.n / 2], __ATOMIC_RELAXED);
+        __atomic_store_n(&c->tcg->interrupt_cost, g.gap[g.n / 2], __ATOMIC_RELAXED);
     }
-    profile_leave(p, was);
+    profile_leave(&c->prof, was);
+    __atomic_store_n((u32 *)asked, 0, __ATOMIC_SEQ_CST);
 }

@@ -19,7 +19,7 @@ enum profile_class {
     PROF_HELPER,          // C on behalf of translated code, besides the other classes
     PROF_EXCEPTION,       // delivering exceptions and interrupts to the guest
     PROF_DEVICE,          // accesses to devices
-    PROF_WAIT,            // for other vCPUs, for the big lock, for a core
+    PROF_WAIT,            // for other vCPUs, the big lock, a core; the machine is stopped
     PROF_IDLE,            // HLT and the like
     PROF_INTERRUPT,       // the host's interrupts: timers, input, kicks
     PROF_SELF,            // the profiler's own cost
@@ -94,6 +94,6 @@ void profile_counters(const struct vcpu *c, struct vcpu_counters *n);
 // TSC ticks; 0: not known yet. Of an interrupt, besides its handler's time; of a handler, besides the timer's callback. Any context.
 u64 profile_interrupt_cost(const struct vcpu *c);
 u64 profile_timer_cost(const struct vcpu *c);
-// Measures both, for all vCPUs: spins until some of the timer's interrupts have come, 20 million ticks at most. For cpu_run_async on the
-// core that has the timer; profile_start was called.
-void profile_calibrate(struct vcpu *c, void *unused);
+// Measures both, for all vCPUs, if it can: spins until some of the timer's interrupts have come, 20 million ticks at most. For
+// cpu_run_async on the core that has the timer; profile_start was called. asked: u32 *, 0 when it is done.
+void profile_calibrate(struct vcpu *c, void *asked);
