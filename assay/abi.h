@@ -17,7 +17,7 @@
 // In a guest under QEMU nobody fills in header.pass: then the payload takes its jobs from the multiboot command line
 // ("jobs=NAME:N[:CPUS][,...]"), and prints each result on port 0xe9 as a line "result JOB TEST CPU TICKS CHECKSUM MIN MAX EVENTS", then
 // "done", or "error TEXT". "list" on the command line prints the table instead: "test NAME KIND NEEDS LATENCY N_UNIT N_MAX
-// GROUP;UNIT;TITLE".
+// GROUP;UNIT;TITLE". "x2apic" has the processors go to x2APIC mode first.
 //
 // Checksums. A result's checksum is a function of test, n, processor number and number of processors alone.
 #pragma once
@@ -90,7 +90,7 @@ struct assay_pass {
     u32 native;          // 1: on the bare processor: only tables and interrupts of the payload's own, ends by returning
     u32 n_jobs;          // 0: take them from the multiboot command line
     u32 cpus;            // processors that there are (native: that will enter by native_ap); 0 in a guest: it finds out by starting all
-    u32 apic_ids[ASSAY_CPUS];   // by processor number; read where cpus > 1
+    u32 apic_ids[ASSAY_CPUS];   // by processor number, where cpus is not 0; natively the processors read their own
     struct assay_pmu pmu;
     u64 mmio_lapic, mmio_ioapic;   // physical; natively 0: none. In a guest 0 means 0xfee00000, 0xfec00000
     struct assay_job job[ASSAY_JOBS];

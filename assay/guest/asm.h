@@ -44,6 +44,7 @@
 #define CPU_EXIT_CR3    104
 #define CPU_EXIT_CR4    112
 #define CPU_EXIT_EFER   120
+#define CPU_WAKES       128
 
 #define TIMED_FN    0
 #define TIMED_CTX   8

@@ -25,7 +25,8 @@ static void list(void)
 {
     for (u32 i = 0; i < header()->n_tests; i++) {
         const struct assay_test *t = &tests[i];
-        print("test %s %u %u %u %llu %llu ", t->name, t->kind, t->needs, t->latency, (unsigned long long)t->n_unit, (unsigned long long)t->n_max);
+        print("test %s %u %u %u %llu %llu ", t->name, t->kind, t->needs, t->latency, (unsigned long long)t->n_unit,
+              (unsigned long long)t->n_max);
         print("%s;%s;%s\n", t->group, t->unit, t->title);
     }
     print("done\n");
@@ -92,7 +93,8 @@ void command_print_results(void)
     for (u32 i = 0; i < pass()->n_jobs; i++) {
         for (u32 c = 0; c < pass()->job[i].cpus; c++) {
             const struct assay_result *r = &results[i][c];
-            print("result %u %s %u %llu 0x%llx ", i, tests[pass()->job[i].test].name, c, (unsigned long long)r->ticks, (unsigned long long)r->checksum);
+            print("result %u %s %u %llu 0x%llx ", i, tests[pass()->job[i].test].name, c, (unsigned long long)r->ticks,
+                  (unsigned long long)r->checksum);
             print("%llu %llu %llu\n", (unsigned long long)r->min, (unsigned long long)r->max, (unsigned long long)r->events);
         }
     }

@@ -6,7 +6,8 @@ enum {
     MSR_EFER = 0xc0000080, MSR_STAR, MSR_LSTAR, MSR_CSTAR, MSR_FMASK,
     MSR_FS_BASE = 0xc0000100, MSR_GS_BASE, MSR_KERNEL_GS_BASE,
     EFER_SCE = 1, CR0_MP = 2, CR0_EM = 4, CR0_TS = 8, CR0_NE = 32,
-    CR4_TSD = 1 << 2, CR4_PGE = 1 << 7, CR4_OSFXSR = 1 << 9, CR4_OSXMM = 1 << 10, CR4_LA57 = 1 << 12, CR4_PCIDE = 1 << 17, CR4_OSXSAVE = 1 << 18,
+    CR4_TSD = 1 << 2, CR4_PGE = 1 << 7, CR4_OSFXSR = 1 << 9, CR4_OSXMM = 1 << 10, CR4_LA57 = 1 << 12, CR4_PCIDE = 1 << 17,
+    CR4_OSXSAVE = 1 << 18,
     CR4_SMEP = 1 << 20, CR4_SMAP = 1 << 21, CR4_PKE = 1 << 22, CR4_CET = 1 << 23, CR4_PKS = 1 << 24,
     GATE_TRAP = 0x8e, GATE_USER = 0xee, IST_NMI = 1,
 };

@@ -35,6 +35,7 @@ struct cpu {
     u64 fault_phys;            // what to map there: that many pages from here on
     u64 faults;
     u64 exit_rsp, exit_cr0, exit_cr3, exit_cr4, exit_efer;   // of who entered natively
+    u64 wakes, wakes_sent;     // VEC_WAKE: taken, and sent here by anybody
     u64 number, apic_id, has_apic;
     u32 ready, pad;            // it is in its idle loop or beyond
     u64 strays;
@@ -43,7 +44,7 @@ struct cpu {
     u64 timer_ratio;           // ... else: TSC ticks per count of it, times 2^20
     u64 gdt[8];
     struct tss tss;
-};
+} __attribute__((aligned(CPU_SIZE)));
 
 // A call between two readings of the TSC.
 struct timed { u64 fn, ctx, n, start, end, value; };
@@ -124,7 +125,8 @@ static inline u64 random_next(u64 *state)
 }
 
 // ---- traps.S ---------------------------------------------------------------------------------------------------------------
-// Runs t->fn(t->ctx, t->n) between two RDTSC, x87 and MXCSR as after FNINIT and a reset. Any ring, any address space with the window.
+// Runs t->fn(t->ctx, t->n) between two RDTSC; x87 and MXCSR as after FNINIT and a reset, XMM0 to XMM15 zero. Any ring, any address space
+// with the window.
 void timed_call(struct timed *t);
 // The same in ring 3 with these RFLAGS (2: interrupts off). What it interrupts in ring 0 is only this call.
 void ring3_run(struct timed *t, u64 rflags);
@@ -161,6 +163,8 @@ u32 cpu_lacks(u32 needs);
 // ---- lapic.c: the local APIC, xAPIC or x2APIC as IA32_APIC_BASE says --------------------------------------------------------------------
 enum { LAPIC_TPR = 0x80, LAPIC_SVR = 0xf0, LAPIC_LVT_TIMER = 0x320, LAPIC_TMICT = 0x380, LAPIC_TMCCT = 0x390, LAPIC_TDCR = 0x3e0 };
 void lapic_init(struct cpu *c);
+// A guest's processors shall go to x2APIC mode in lapic_init.
+void lapic_want_x2apic(void);
 u32 lapic_read(const struct cpu *c, u32 reg);
 void lapic_write(const struct cpu *c, u32 reg, u32 v);
 void lapic_eoi(const struct cpu *c);
@@ -177,7 +181,7 @@ enum { ICR_INIT = 0x4500, ICR_STARTUP = 0x4600, ICR_FIXED = 0x4000, ICR_SELF = 0
 // ---------------------------------------------------------------------------------------------------------------------------------- Has
 // processors 1 .. n-1 come (guest) or waits for them (native). Processor 0. Fails the pass when they do not.
 void smp_start(u32 n);
-// Wakes those of processors 1 .. n-1 that there are out of their idle loop.
+// Wakes those of processors 1 .. n-1 that there are, but for this one, out of their idle loop.
 void smp_wake(u32 n);
 
 // ---- pass.c

@@ -6,12 +6,17 @@
 #include "assay/guest/guest.h"
 
 enum {
-    MSR_APIC_BASE = 0x1b, BASE_X2APIC = 1 << 10, BASE_ENABLED = 1 << 11, MSR_X2APIC = 0x800, MSR_X2APIC_ICR = 0x830, MSR_TSC_DEADLINE = 0x6e0,
+    MSR_APIC_BASE = 0x1b, BASE_X2APIC = 1 << 10, BASE_ENABLED = 1 << 11, MSR_X2APIC = 0x800, MSR_X2APIC_ICR = 0x830,
+    MSR_TSC_DEADLINE = 0x6e0,
     REG_ID = 0x20, REG_EOI = 0xb0, REG_ICR = 0x300, REG_ICR_HIGH = 0x310,
     ICR_PENDING = 1 << 12, LVT_MASKED = 1 << 16, LVT_DEADLINE = 1 << 18, DIVIDE_BY_1 = 0xb, SVR_ENABLED = 0x100,
     CALIBRATION = 10 << 20,     // TSC ticks: 2 to 5 ms
     RATIO_SHIFT = 20,
 };
+
+static bool x2apic_wanted;
+
+void lapic_want_x2apic(void) { x2apic_wanted = true; }
 
 u32 lapic_read(const struct cpu *c, u32 reg)
 {
@@ -34,6 +39,10 @@ void lapic_init(struct cpu *c)
     u32 r[4];
     cpuid(1, 0, r);
     u64 base = r[3] >> 9 & 1 ? rdmsr(MSR_APIC_BASE) : 0;
+    if (x2apic_wanted) {
+        if (!(r[2] >> 21 & 1)) pass_fail("x2APIC mode is wanted, and the processor has none");
+        wrmsr(MSR_APIC_BASE, base |= BASE_ENABLED | BASE_X2APIC);
+    }
     c->x2apic = (base & BASE_X2APIC) != 0;
     c->has_apic = (base & BASE_ENABLED) && (c->x2apic || pass()->mmio_lapic);
     __asm__ volatile("mov %0, %%cr8" : : "r"((u64)0xe) : "memory");

@@ -9,7 +9,8 @@ static u64 pdpt[512] __attribute__((aligned(4096)));
 static u64 window[512] __attribute__((aligned(4096)));
 static u64 mmio[512] __attribute__((aligned(4096)));
 
-_Static_assert((LAPIC_VIRT >> 30) == 1 && (LAPIC_VIRT >> 21 & 511) == 511 && IOAPIC_VIRT == LAPIC_VIRT + 0x1000, "mmio is the window's last entry");
+_Static_assert((LAPIC_VIRT >> 30) == 1 && (LAPIC_VIRT >> 21 & 511) == 511 && IOAPIC_VIRT == LAPIC_VIRT + 0x1000,
+               "mmio is the window's last entry");
 
 void paging_build(void)
 {

@@ -4,14 +4,16 @@
 // and after the run, and meet once more when their results are written. Between jobs they halt. Whatever goes wrong anywhere sets
 // `aborted`, which every wait looks at.
 #include <stdarg.h>
+#include <string.h>
 
 #include "assay/guest/guest.h"
 #include "kernel/base/fmt.h"
 
 enum { MET_SETUP, MET_RUN, MET_END, MEETINGS };
+#define DRAIN_MOST (1ull << 30)         // TSC ticks
 
 static struct {
-    u32 tables_ready, announced, over, aborted, printing;
+    u32 tables_ready, announced, over, all_woken, aborted, printing;
     u32 met[ASSAY_JOBS][MEETINGS];      // who came, ever: processors meet again and again when a job is run again
 } state;
 
@@ -21,30 +23,45 @@ static u32 look(const u32 *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
 bool pass_aborted(void) { return look(&state.aborted); }
 
 // ---- the end -----------------------------------------------------------------------------------------------------------------
-static NORETURN void leave(void)
+// Who is entered natively leaves no interrupt behind, on its way or pending: the next one to take it would be the caller's kernel. So the
+// last wake-up is waited for, for as long as it may take, and what the timer has left is taken.
+static void interrupts_drain(struct cpu *c)
+{
+    if (!c->has_apic) return;
+    irq_on();
+    for (u64 t = rdtsc(); rdtsc() - t < DRAIN_MOST; relax())
+        if (look(&state.all_woken) && *(volatile u64 *)&c->wakes == __atomic_load_n(&c->wakes_sent, __ATOMIC_SEQ_CST)) break;
+    irq_off();
+}
+
+// ends: the pass ends with this processor, be it that all is done or that it failed first. In a guest the others stand still until the
+// machine ends.
+static NORETURN void leave(bool ends)
 {
     struct cpu *c = this_cpu();
-    bool failed = pass_aborted();
     __atomic_store_n(&state.over, 1, __ATOMIC_SEQ_CST);
-    if (c->number == 0 || failed) smp_wake(ASSAY_CPUS);
+    if (ends) smp_wake(ASSAY_CPUS);
+    if (ends) __atomic_store_n(&state.all_woken, 1, __ATOMIC_SEQ_CST);
     lapic_timer_off(c);
+    if (pass()->native) interrupts_drain(c);
     if (pass()->native) native_leave(c);
-    if (failed && state.printing) {
+    if (ends && state.printing && pass_aborted()) {
         debug_puts("error ");
         debug_puts(header()->error);
         debug_puts("\n");
     }
-    if (c->number == 0 || failed) outb(ASSAY_EXIT_PORT, failed);
+    if (ends) outb(ASSAY_EXIT_PORT, pass_aborted());
     for (;;) __asm__ volatile("cli; hlt");
 }
 
 void pass_fail(const char *fmt, ...)
 {
     va_list ap;
+    bool first = !__atomic_exchange_n(&state.aborted, 1, __ATOMIC_SEQ_CST);
     va_start(ap, fmt);
-    if (!__atomic_exchange_n(&state.aborted, 1, __ATOMIC_SEQ_CST)) fmt_vsnprintf(header()->error, sizeof header()->error, fmt, ap);
+    if (first) fmt_vsnprintf(header()->error, sizeof header()->error, fmt, ap);
     va_end(ap);
-    leave();
+    leave(first);
 }
 
 void trap(const struct frame *f)
@@ -79,7 +96,8 @@ static const struct assay_test *test_of(u64 job) { return &tests[pass()->job[job
 
 static struct assay_ctx ctx_of(u64 job, u64 cpu)
 {
-    return (struct assay_ctx){(u8 *)(ARENA_AT + cpu * ARENA_SIZE), ARENA_SIZE, (u8 *)SHARED_AT, SHARED_SIZE, (u8 *)(CODE_AT + cpu * CODE_SIZE), (u32)cpu,
+    return (struct assay_ctx){(u8 *)(ARENA_AT + cpu * ARENA_SIZE), ARENA_SIZE, (u8 *)SHARED_AT, SHARED_SIZE,
+                              (u8 *)(CODE_AT + cpu * CODE_SIZE), (u32)cpu,
                               pass()->job[job].cpus};
 }
 
@@ -148,13 +166,13 @@ static void job_run(struct cpu *c, u64 job)
     call_setup(t, &ctx, run.n);
     c->strays = c->lat_sum = c->lat_max = 0;
     c->lat_min = ~0ull;
-    if (!meet(job, MET_SETUP, ctx.cpus)) leave();
+    if (!meet(job, MET_SETUP, ctx.cpus)) leave(false);
     counters_read(before);
     if (t->kind == TEST_USER) ring3_run(&run, 2);
     else timed_call(&run);
     counters_read(after);
     u64 strays = c->strays;
-    if (!meet(job, MET_RUN, ctx.cpus)) leave();
+    if (!meet(job, MET_RUN, ctx.cpus)) leave(false);
     struct assay_result *r = result_of(job, c->number);
     *r = (struct assay_result){.ticks = run.end - run.start, .events = strays, .tsc_start = run.start};
     r->checksum = call_check(t, &ctx, run.n, run.value);
@@ -164,7 +182,7 @@ static void job_run(struct cpu *c, u64 job)
         r->min = c->lat_sum ? c->lat_min : 0;
         r->max = c->lat_max;
     }
-    if (!meet(job, MET_END, ctx.cpus)) leave();
+    if (!meet(job, MET_END, ctx.cpus)) leave(false);
 }
 
 // ---- processor 0 --------------------------------------------------------------------------------------------------------------------
@@ -197,7 +215,7 @@ static NORETURN void lead(void)
         job_run(this_cpu(), i);
     }
     if (state.printing) command_print_results();
-    leave();
+    leave(true);
 }
 
 // ---- the others -------------------------------------------------------------------------------------------------------------------------
@@ -216,7 +234,7 @@ static NORETURN void serve(u64 number)
         done = job;
         if (number < pass()->job[job - 1].cpus) job_run(c, job - 1);
     }
-    leave();
+    leave(false);
 }
 
 // ---- ways in
@@ -254,11 +272,13 @@ void guest_main(void)
     outb(0x21, 0xff);                    // the PICs are not asked
     outb(0xa1, 0xff);
     for (unsigned i = 0; &trampoline[i] < trampoline_end; i++) ((volatile u8 *)TRAMPOLINE_AT)[i] = trampoline[i];
+    state.printing = !p->n_jobs;
+    if (strstr(command_line, "x2apic")) lapic_want_x2apic();
     tables_make();
     cpu_init(0);
-    state.printing = !p->n_jobs;
     if (mem_upper_kib < need_kib)
-        pass_fail("%u MiB of memory, and the payload needs %llu: give the guest more", mem_upper_kib / 1024 + 1, (unsigned long long)need_kib / 1024 + 1);
-    if (state.printing && !command_parse()) leave();
+        pass_fail("%u MiB of memory, and the payload needs %llu: give the guest more", mem_upper_kib / 1024 + 1,
+                  (unsigned long long)need_kib / 1024 + 1);
+    if (state.printing && !command_parse()) leave(true);
     lead();
 }

@@ -45,6 +45,9 @@ void smp_start(u32 n)
 
 void smp_wake(u32 n)
 {
-    for (u32 i = 1; i < n; i++)
-        if (__atomic_load_n(&cpus[i].ready, __ATOMIC_SEQ_CST)) lapic_send(this_cpu(), (u32)cpus[i].apic_id, ICR_FIXED | VEC_WAKE);
+    for (u32 i = 1; i < n; i++) {
+        if (&cpus[i] == this_cpu() || !__atomic_load_n(&cpus[i].ready, __ATOMIC_SEQ_CST)) continue;
+        __atomic_fetch_add(&cpus[i].wakes_sent, 1, __ATOMIC_SEQ_CST);
+        lapic_send(this_cpu(), (u32)cpus[i].apic_id, ICR_FIXED | VEC_WAKE);
+    }
 }

@@ -3,7 +3,8 @@
 
 #define KERNEL(name, group, unit, title, needs, latency, test, setup, check, n_unit, n_max) \
     {name, group, unit, title, TEST_KERNEL, needs, latency, 0, (u64)(setup), (u64)(test), (u64)(check), n_unit, n_max}
-#define USER(name, group, unit, title, test, setup, check, n_unit) {name, group, unit, title, TEST_USER, 0, 0, 0, (u64)(setup), (u64)(test), (u64)(check), n_unit, 0}
+#define USER(name, group, unit, title, test, setup, check, n_unit) \
+    {name, group, unit, title, TEST_USER, 0, 0, 0, (u64)(setup), (u64)(test), (u64)(check), n_unit, 0}
 
 const struct assay_test tests[] = {
     USER("clock", "integer", "iteration", "32 dependent multiplications", test_clock, 0, 0, 1),
@@ -11,7 +12,7 @@ const struct assay_test tests[] = {
     USER("branchy", "integer", "iteration", "branches on random data", test_branchy, 0, 0, 1),
     USER("calls", "integer", "call", "recursive calls", test_calls, 0, 0, 127),
     USER("icalls", "integer", "call", "indirect calls", test_icalls, 0, 0, 1),
-    USER("interp", "integer", "operation", "an interpreter's loop", test_interp, 0, 0, 1),
+    USER("interp", "integer", "turn", "an interpreter, 16 operations a turn", test_interp, 0, 0, 1),
     USER("hash", "integer", "operation", "hash table", test_hash, hash_setup, 0, 1),
     USER("sort", "integer", "element", "sort of 512 numbers", test_sort, 0, sort_check, 512),
     USER("bytes", "integer", "byte", "CRC-32 by table", test_bytes, bytes_setup, 0, 1),
@@ -48,15 +49,19 @@ const struct assay_test tests[] = {
     KERNEL("syscall", "kernel", "round trip", "SYSCALL and SYSRET", 0, 0, test_syscall, 0, 0, 1, 0),
     KERNEL("int80", "kernel", "round trip", "INT n from ring 3 and IRET", 0, 0, test_int80, 0, 0, 1, 0),
     KERNEL("iret", "kernel", "instruction", "IRET within ring 0", 0, 0, test_iret, 0, 0, 1, 0),
-    KERNEL("pagefault", "kernel", "fault", "page fault, mapped and unmapped", 0, 0, test_pagefault, pagefault_setup, pagefault_check, FAULT_PAGES, 0),
+    KERNEL("pagefault", "kernel", "fault", "page fault, mapped and unmapped", 0, 0, test_pagefault, pagefault_setup, pagefault_check,
+           FAULT_PAGES, 0),
     KERNEL("invlpg", "kernel", "page", "INVLPG, then the page touched", 0, 0, test_invlpg, invlpg_setup, 0, 1, 0),
     KERNEL("cr3", "kernel", "switch", "CR3 switch, 8 pages touched", 0, 0, test_cr3, cr3_setup, cr3_check, 2, 0),
     KERNEL("cr3-pcid", "kernel", "switch", "CR3 switch with PCIDs, 8 pages touched", NEED_PCID, 0, test_pcid, cr3_setup, cr3_check, 2, 0),
     KERNEL("timer", "kernel", "interrupt", "timer interrupt's latency, ring 3 busy", NEED_APIC, 1, test_timer, timer_setup, 0, 1, 1 << 20),
-    KERNEL("timer-hlt", "kernel", "interrupt", "timer interrupt's latency, in HLT", NEED_APIC, 1, test_timer_hlt, timer_setup, 0, 1, 1 << 20),
+    KERNEL("timer-hlt", "kernel", "interrupt", "timer interrupt's latency, in HLT", NEED_APIC, 1, test_timer_hlt, timer_setup, 0, 1,
+           1 << 20),
     KERNEL("ipi-self", "kernel", "interrupt", "IPI to itself", NEED_APIC, 1, test_ipi_self, 0, 0, 1, 0),
-    KERNEL("ipi", "kernel", "round trip", "IPI to a busy processor, seen by it", NEED_APIC | NEED_TWO_CPUS, 1, test_ipi, ipi_setup, 0, 1, 0),
-    KERNEL("ipi-hlt", "kernel", "round trip", "IPI to a halted processor, seen by it", NEED_APIC | NEED_TWO_CPUS, 1, test_ipi_hlt, ipi_setup, 0, 1, 0),
+    KERNEL("ipi", "kernel", "round trip", "IPI to a busy processor, seen by it", NEED_APIC | NEED_TWO_CPUS, 1, test_ipi, ipi_setup, 0, 1,
+           0),
+    KERNEL("ipi-hlt", "kernel", "round trip", "IPI to a halted processor, seen by it", NEED_APIC | NEED_TWO_CPUS, 1, test_ipi_hlt,
+           ipi_setup, 0, 1, 0),
     KERNEL("port", "device", "read", "port 0x61", 0, 0, test_port, 0, 0, 1, 0),
     KERNEL("mmio", "device", "read", "I/O APIC's index register, read", NEED_IOAPIC, 0, test_mmio, mmio_setup, 0, 1, 0),
     KERNEL("mmio-write", "device", "write", "I/O APIC's index register, written", NEED_IOAPIC, 0, test_mmio_write, mmio_setup, 0, 1, 0),

@@ -87,6 +87,7 @@ isr_wake:
         push    %rax
         push    %rdx
         eoi
+        incq    %gs:CPU_WAKES
         pop     %rdx
         pop     %rax
         iretq
@@ -167,6 +168,10 @@ timed_call:
         mov     %rdi, %rbx
         fninit
         ldmxcsr mxcsr_default(%rip)
+# A scalar instruction keeps its register's upper half. Where processors know that to be zero they need not wait for its last value.
+        .irp    k, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+        xorps   %xmm\k, %xmm\k
+        .endr
         lfence
         rdtsc
         shl     $32, %rdx
@@ -282,5 +287,6 @@ native_leave:
         .globl  cpus, stacks
         .balign 4096
 stacks: .skip   STACKS_SIZE * 64
+        .balign CPU_SIZE
 cpus:   .skip   CPU_SIZE * 64
         .section .note.GNU-stack, "", @progbits

@@ -75,6 +75,7 @@ test_double_div:
         movsd   one_pd, %xmm3
         xorpd   %xmm5, %xmm5
         xor     %eax, %eax
+        .balign 32
 1:      movapd  %xmm3, %xmm1
         subsd   %xmm0, %xmm1
         mulsd   %xmm2, %xmm0

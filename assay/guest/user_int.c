@@ -2,8 +2,8 @@
 #include "assay/guest/tests.h"
 
 // ---- an interpreter loop --------------------------------------------------------------------------------------------------------------
-// A register machine of ten operations, dispatched through a table of labels; n counts the operations that it executes. The program is a
-// loop of sixteen, which branches on its data in both ways.
+// A register machine of ten operations, each ending in a jump of its own through a table of labels. The program is a loop of sixteen, two
+// of which skip the next one or not, as the data will; n counts its turns.
 enum op { OP_ADD, OP_XOR, OP_MUL, OP_SHR, OP_ROL, OP_LOAD, OP_STORE, OP_ADDI, OP_SKIPZ, OP_JUMP, OPS };
 struct insn { u8 op, a, b, c; };
 
@@ -20,7 +20,7 @@ TEST(test_interp)
     u64 *memory = (u64 *)(void *)ctx->arena;
     for (unsigned i = 0; i < 64; i++) memory[i] = i;
     const struct insn *pc = program;
-#define NEXT() do { if (!n--) goto end; pc++; goto *labels[pc[-1].op]; } while (0)
+#define NEXT() do { pc++; goto *labels[pc[-1].op]; } while (0)
 #define A r[pc[-1].a & 7]
 #define B r[pc[-1].b & 7]
 #define C pc[-1].c
@@ -34,7 +34,10 @@ load: A = memory[B & 63]; NEXT();
 store: memory[B & 63] = A; NEXT();
 addi: A = B + C; NEXT();
 skipz: if (A & 1 << pc[-1].b) pc++; NEXT();
-jump: pc = program + C; NEXT();
+jump:
+    if (!--n) goto end;
+    pc = program + C;
+    NEXT();
 #undef NEXT
 #undef A
 #undef B

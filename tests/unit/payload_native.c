@@ -13,8 +13,6 @@
 
 #include "assay/abi.h"
 
-#define ANY_JOB(h) ((u64 (*)(u64, u64))(h)->user_job)
-
 static struct assay_header *const header = (struct assay_header *)ASSAY_VIRT;
 
 static void fail(const char *what, const char *detail)
@@ -25,8 +23,8 @@ static void fail(const char *what, const char *detail)
 
 static void window_map(void)
 {
-    void *p = mmap((void *)ASSAY_VIRT, ASSAY_WINDOW, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE,
-                   -1, 0);
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE;
+    void *p = mmap((void *)ASSAY_VIRT, ASSAY_WINDOW, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0);
     if (p != (void *)ASSAY_VIRT) fail("the window cannot be mapped", strerror(errno));
 }
 
@@ -46,7 +44,8 @@ static void image_load(const char *path)
             fail(path, "a segment lies outside of the window or the file");
         memcpy((void *)(u64)p->p_vaddr, file + p->p_offset, p->p_filesz);
     }
-    if (header->magic != ASSAY_MAGIC || header->version != ASSAY_VERSION || header->size != sizeof *header) fail(path, "not this version's payload");
+    if (header->magic != ASSAY_MAGIC || header->version != ASSAY_VERSION || header->size != sizeof *header)
+        fail(path, "not this version's payload");
 }
 
 static const struct assay_test *table(void) { return (const struct assay_test *)header->table; }
@@ -67,10 +66,12 @@ static void job_add(const char *text)
 
 struct part { pthread_t thread; u64 job, cpu; };
 
+static u64 user_job(u64 job, u64 cpu) { return ((u64 (*)(u64, u64))header->user_job)(job, cpu); }
+
 static void *part_run(void *opaque)
 {
     struct part *p = opaque;
-    ANY_JOB(header)(p->job, p->cpu);
+    user_job(p->job, p->cpu);
     return NULL;
 }
 
@@ -82,7 +83,7 @@ static void job_run(u64 job)
         part[i] = (struct part){.job = job, .cpu = i};
         if (pthread_create(&part[i].thread, NULL, part_run, &part[i])) fail("pthread_create", "no more threads");
     }
-    ANY_JOB(header)(job, 0);
+    user_job(job, 0);
     for (u32 i = 1; i < cpus; i++) pthread_join(part[i].thread, NULL);
     if (header->error[0]) fail("error", header->error);
     const struct assay_result (*r)[ASSAY_CPUS] = (const struct assay_result (*)[ASSAY_CPUS])header->results;
