@@ -106,7 +106,7 @@ INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tes
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
     tests/boot/options_test.py tests/boot/multiboot_test.py
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted payload smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick bochs kick)
+    $(patsubst %,tests/boot/%_test.py,hosted payload smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick assay bochs kick)
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
