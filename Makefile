@@ -89,7 +89,7 @@ $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test:
 $(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.build
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -static -pthread $(WARN) -o $@ $(filter %.c,$^)
-$(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
+$(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 # Programs that tests run in the guest, on top of the default guest's RAM disk: Linux unpacks one archive after the other.
@@ -108,9 +108,9 @@ QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests
 ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
     $(patsubst %,tests/boot/%_test.py,hosted payload smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick assay bochs kick)
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
-test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
+test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
 test: $(B)/assay/payload.elf $(B)/tests/payload_native
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)

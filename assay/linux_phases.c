@@ -1,8 +1,8 @@
 // The console of the assay's Linux guest, line by line.
 //
-// What a guest prints is input like any other: it may be cut off, garbled by a kernel message in the midst of a line, or written by a guest that
-// wants to do harm. So every field is checked, nothing is stored that the tables do not know, and a line that begins like one of ours and
-// is not is counted: a controller that finds a count says so instead of showing a table with holes.
+// What a guest prints is input like any other: it may be cut off, garbled by a kernel message in the midst of a line, or written by a
+// guest that wants to do harm. So every field is checked, nothing is stored that the tables do not know, and a line that begins like one
+// of ours and is not is counted: a controller that finds a count says so instead of showing a table with holes.
 #include "assay/linux_phases.h"
 
 const struct linux_phase linux_phases[LINUX_PHASES] = {
@@ -82,9 +82,12 @@ static void text(char out[LINUX_TEXT], const char *s, bool word)
     out[n] = 0;
 }
 
-// Firmware leaves escape sequences (ECMA-48 5.4: ESC [ parameters, a final byte from '@' on; or ESC and one byte) in front of the kernel's first line.
-static const char *behind_escapes(const char *s)
+// Firmware leaves escape sequences (ECMA-48 5.4: ESC [ parameters, a final byte from '@' on; or ESC and one byte) and half a line of its own
+// in front of the kernel's first line. A carriage return begins a line anew.
+static const char *behind_firmware(const char *s)
 {
+    for (const char *p = s; *p; p++)
+        if (*p == '\r' && !at_end(p)) s = p + 1;
     while (*s == 27 && s[1]) {
         bool csi = s[1] == '[';
         s += 2;
@@ -126,7 +129,7 @@ static bool phase_line(struct linux_run *r, const char *s, u64 tsc)
 
 bool linux_line(struct linux_run *r, const char *line, u64 tsc)
 {
-    line = behind_escapes(line);
+    line = behind_firmware(line);
     const char *s = line;
     if (!skip(&s, "ASSAY ")) {
         s = behind_stamp(line);

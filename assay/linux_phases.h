@@ -3,8 +3,8 @@
 //
 // The guest's side is assay/linux/. It is the kernel as it comes, and the program ops as /init, which prints
 //     ASSAY phase init TSC                  when it begins
-//     ASSAY op NAME UNIT N TICKS            per operation, at the end: N units took TICKS of the guest's TSC, the median of five such slices.
-//                                           A blank in UNIT is written as '-'
+//     ASSAY op NAME UNIT N TICKS            per operation, at the end: N units took TICKS of the guest's TSC, the median of five
+//                                           such slices. A blank in UNIT is written as '-'
 //     ASSAY error TEXT                      what went wrong; ends the run
 //     ASSAY done
 // and powers off.
@@ -12,9 +12,9 @@
 
 #include "kernel/base/types.h"
 
-// Appended to the guest's command line. earlyprintk: lines come when they are written, not when the driver is there, so that the phases are true;
-// console=ttyS0 as it stops the early one. loglevel=7: the phases' lines are KERN_INFO (6), and a level that distributions lower.
-// All of a boot's lines, 20 KB, cost less than differs from boot to boot. assay.scale=N: n in percent of linux_ops.def.
+// Appended to the guest's command line. earlyprintk: lines come when they are written, not when the driver is there, so that the phases
+// are true; console=ttyS0 as it stops the early one. loglevel=7: the phases' lines are KERN_INFO (6), and a level that distributions
+// lower. All of a boot's lines, 20 KB, cost less than differs from boot to boot. assay.scale=N: n in percent of linux_ops.def.
 #define LINUX_APPEND "console=ttyS0 earlyprintk=ttyS0,115200 loglevel=7 panic=-1"
 
 enum linux_phase_id { LINUX_KERNEL, LINUX_MEMORY, LINUX_CPUS, LINUX_DRIVERS, LINUX_INIT, LINUX_DONE, LINUX_PHASES };
@@ -43,5 +43,6 @@ struct linux_run {
 };
 
 // Takes in one line of the console, NUL-terminated, of any content and length; \r and \n at its end do not count. tsc: the host's when the
-// line was complete, not 0. True: it ended a phase, or was an operation or an error. The first of a kind counts, and no phase ends after a later one.
+// line was complete, not 0. True: it ended a phase, or was an operation or an error. The first of a kind counts, and no phase ends after a
+// later one.
 bool linux_line(struct linux_run *r, const char *line, u64 tsc);

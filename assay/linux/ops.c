@@ -1,13 +1,13 @@
 // The program of the assay's stock Linux guest: kernel operations, timed from a process.
 //
-// It is /init of the guest's RAM disk, all by itself, and the same file run as `linux-ops --here` gives the host's own kernel's figures in the same
-// lines (assay/linux_phases.h). Without a C library: it is small, starts in one page fault or two, and fork and exec are those of a
-// small process everywhere.
+// It is /init of the guest's RAM disk, all by itself, and the same file run as `linux-ops --here` gives the host's own kernel's figures in
+// the same lines (assay/linux_phases.h). Without a C library: it is small, starts in one page fault or two, and fork and exec are those of
+// a small process everywhere.
 //
-// Each operation is done in five slices and the median slice is reported: the first pays for what is cold (in an emulator: translation), and
-// whoever disturbs one does not disturb three. Lines are kept and printed at the end, so that no console interrupt falls into a
-// slice; the kernel's own messages are switched off before that, since one of them in the midst of a line would spoil it.
-// What hangs is ended by an alarm, and every error ends the run at once with a line that says where: a controller waits for nobody.
+// Each operation is done in five slices and the median slice is reported: the first pays for what is cold (in an emulator: translation),
+// and whoever disturbs one does not disturb three. Lines are kept and printed at the end, so that no console interrupt falls into a slice;
+// the kernel's own messages are switched off before that, since one of them in the midst of a line would spoil it. What hangs is ended by
+// an alarm, and every error ends the run at once with a line that says where: a controller waits for nobody.
 #include <asm/ioctls.h>
 #include <asm/signal.h>
 #include <linux/auxvec.h>

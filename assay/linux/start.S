@@ -1,4 +1,5 @@
-# What of the ops program C cannot say: the entry, a thread's first steps, the return from a signal handler. System V ABI, Linux system calls.
+# What of the ops program C cannot say: the entry, a thread's first steps, the return from a signal handler. System V ABI, Linux system
+# calls.
 
         .text
         .globl _start

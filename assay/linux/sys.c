@@ -1,7 +1,7 @@
 // Threads, processes and memory by bare system calls.
 //
-// A thread's end is told by the kernel (CLONE_CHILD_CLEARTID): it clears the tid and wakes whoever waits, after the thread has left its stack for good, which
-// is when the stack may be unmapped.
+// A thread's end is told by the kernel (CLONE_CHILD_CLEARTID): it clears the tid and wakes whoever waits, after the thread has left its
+// stack for good, which is when the stack may be unmapped.
 #include <asm/signal.h>
 #include <linux/futex.h>
 #include <linux/mman.h>
@@ -28,7 +28,8 @@ void thread_start(struct thread *t, void (*fn)(void *), void *arg)
 
 void thread_wait(struct thread *t)
 {
-    for (u32 tid; (tid = __atomic_load_n(&t->tid, __ATOMIC_ACQUIRE)) != 0;) SYS(futex, &t->tid, FUTEX_WAIT, tid, 0);   // the kernel's wake is not private
+    // Not private: the kernel's wake at a thread's end is not.
+    for (u32 tid; (tid = __atomic_load_n(&t->tid, __ATOMIC_ACQUIRE)) != 0;) SYS(futex, &t->tid, FUTEX_WAIT, tid, 0);
     pages_put(t->stack, THREAD_STACK);
 }
 

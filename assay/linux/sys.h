@@ -1,5 +1,6 @@
 // Linux as the ops program sees it: system calls without a C library, so that what is measured is the call and nothing beside it, and so
-// that the program is small enough to be the whole RAM disk. Everything here is for the process that calls it; a call returns -errno as the kernel gives it.
+// that the program is small enough to be the whole RAM disk. Everything here is for the process that calls it; a call returns -errno as
+// the kernel gives it.
 #pragma once
 
 #include <asm/unistd.h>

@@ -1,5 +1,6 @@
-// The operations, one function each: does it n times and returns the TSC ticks that this took, preparations not counted. They run as the only thread of
-// the process, pinned to its first processor, and leave things as they were. n is a multiple of the operation's grain (assay/linux_ops.def).
+// The operations, one function each: does it n times and returns the TSC ticks that this took, preparations not counted. They run as the
+// only thread of the process, pinned to its first processor, and leave things as they were. n is a multiple of the operation's grain
+// (assay/linux_ops.def).
 #pragma once
 
 #include "assay/linux/sys.h"

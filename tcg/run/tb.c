@@ -254,7 +254,10 @@ static void jc_put(struct vcpu *c, const struct tb *tb)
 {
     struct jump_cache *jc = &c->jc[tb->jc_class];
     unsigned i = jc_index(tb->pc);
-    jc->host[i] = tb->code + tb->entry_checked;
+    u8 *host = tb->code + tb->entry_checked;
+    // There already, for all to see: whoever drops tb takes it out.
+    if (jc->host[i] == host && __atomic_load_n(&jc->pc[i], __ATOMIC_RELAXED) == tb->pc) return;
+    jc->host[i] = host;
     __atomic_store_n(&jc->pc[i], tb->pc, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
 }

@@ -1,5 +1,6 @@
-// The reader of the assay's Linux console (assay/linux_phases.c): what it takes in, and that nothing else gets through, whatever a guest prints.
-// `linux_phases_test FILE` reads a console's log instead and prints what was taken in, the line's number for the time: tests/boot/assay_linux_test.py.
+// The reader of the assay's Linux console (assay/linux_phases.c): what it takes in, and that nothing else gets through, whatever a guest
+// prints. `linux_phases_test FILE` reads a console's log instead and prints what was taken in, the line's number for the time:
+// tests/boot/assay_linux_test.py.
 // link: assay/linux_phases.c
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,9 @@ static const struct { const char *line; bool took, bad; } rows[] = {
     {"[    0.680000", false, false},
     {"[", false, false},
     {"\033c\033[?7l\033[2J[    0.000000] Linux version 6.1", true, false},   // SeaBIOS was there before
+    {"\033[0mk\r[    0.000000] Linux version 6.1\r\n", true, false},
+    {"half a line\rASSAY op getpid call 1 1\r", true, false},
+    {"\r\r\r", false, false},
     {"\033[0mASSAY done", true, false},
     {"\033", false, false},
     {"\033[", false, false},
@@ -173,7 +177,7 @@ static void test_mutations(void)
             took += feed(&s, line, 1);
         }
     }
-    // Nothing changed (40 times), another digit (8 of the 9 numerals' places, once each of nine; no leading place gives 0 alone), \r or \n last.
+    // The byte that was there (40 times), another digit (nine places, nine others each: none makes a number 0), \r or \n at the end.
     check(took == 40 + 9 * 9 + 2, "changed bytes", "another number of lines was taken");
 }
 

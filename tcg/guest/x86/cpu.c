@@ -58,7 +58,7 @@ void x86_update_mode(struct x86_cpu *c)
     if (x86_long_mode(c)) m |= TBM_LMA;
     if (c->eflags & EF_DF) m |= TBM_DF;
     if (c->eflags & EF_TF) m |= TBM_TF;
-    if (cpl < 3 && (c->cr4 & CR4_SMAP) && (c->eflags & EF_AC)) m |= TBM_SMAP_AC;
+    if (cpl < 3 && (c->cr4 & CR4_SMAP)) m |= TBM_SMAP | (c->eflags & EF_AC ? TBM_SMAP_AC : 0);
     if (c->inhibit_irq) m |= TBM_INHIBIT;
     if ((c->dr[7] & 0xff) && exec_breakpoint_armed(c->dr[7])) m |= TBM_HWBP;
     c->mode_word = m;

@@ -44,6 +44,7 @@ enum {
     TBM_INHIBIT = 1 << 17,     // in the shadow of STI / MOV SS: first instruction runs without interrupts
     TBM_LMA = 1 << 18,         // EFER.LMA (compatibility mode when CODE64 is clear)
     TBM_HWBP = 1 << 19,        // some debug register is armed for execution
+    TBM_SMAP = 1 << 20,        // supervisor with CR4.SMAP: STAC and CLAC change the mmu mode
 };
 
 // What CPUID offers: host's features that are implemented. Names: leaf and register.

@@ -18,6 +18,17 @@ static bool plain_leave(struct xlate *x, ir_helper fn)
     return true;
 }
 
+// fn without arguments, which changes the mode word in a way that the mode word before alone decides: the block ends, and its exit is
+// chained like any other, as what comes behind it always is in the same mode. In the same page: a guard would look at the old mmu mode's
+// signatures. Interrupts are as they were, so the loop has nothing to look at.
+static bool plain_mode(struct xlate *x, ir_helper fn)
+{
+    plain(x, fn, IR_NONE);
+    if (((x->next_pc + x->b->cs_base) ^ (x->b->pc + x->b->cs_base)) & PAGE_MASK) xlate_end_leave(x);
+    else xlate_end_goto(x, x->next_pc);
+    return true;
+}
+
 static bool plain_stay(struct xlate *x, ir_helper fn)
 {
     plain(x, fn, IR_NONE);
@@ -39,12 +50,13 @@ bool xlate_sti(struct xlate *x, const struct x86_insn *i UNUSED)
     x->sti_call = xlate_helper(x, x86_helper_sti, IR_NONE, IR_IMM, (s64)x->next_pc, IR_IMM, 0, 0);
     return true;
 }
-bool xlate_clac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_clac); }
-bool xlate_stac(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_stac); }
+// Kernels open and close SMAP around every access to a process's memory. TBM_SMAP says whether that changes the mode at all.
+bool xlate_clac(struct xlate *x, const struct x86_insn *i) { return plain_mode(x, x86_helper_clac); }
+bool xlate_stac(struct xlate *x, const struct x86_insn *i) { return plain_mode(x, x86_helper_stac); }
 
 // Compilers write CLD at the head of every function that copies: nothing to do where the direction is known to be right.
-bool xlate_cld(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? plain_leave(x, x86_helper_cld) : true; }
-bool xlate_std(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? true : plain_leave(x, x86_helper_std); }
+bool xlate_cld(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? plain_mode(x, x86_helper_cld) : true; }
+bool xlate_std(struct xlate *x, const struct x86_insn *i) { return x->mode & TBM_DF ? true : plain_mode(x, x86_helper_std); }
 
 static bool halt(struct xlate *x, ir_helper fn)
 {
