@@ -147,8 +147,14 @@ assay: $(B)/cupel $(B)/cupel.img $(B)/assay/linux-initrd $(GUEST) | $(B)/deps.te
 	tools/report -o $(B)/assay.html $(B)/assay-hosted.json $(B)/assay-qemu.json $(B)/assay-metal.json $(B)/assay-count.json
 bench-smp: $(B)/cupel $(B)/bench/parallel $(GUEST) | $(B)/deps.test ## what a second vCPU brings: build/cupel, QEMU's TCG and native, in turns
 	B=$(B) tests/bench/smp.py $(ARGS)
-bench-peers: $(B)/cupel $(B)/bench/bench $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
+# The second half beside an assay of this machine: ASSAY=FILE, or a hosted one that is made here if there is none.
+ASSAY ?= $(B)/assay-hosted.json
+bench-peers: $(B)/cupel $(B)/bench/bench $(B)/assay/payload.elf $(GUEST) | $(B)/deps.test ## build/cupel against QEMU's TCG and native, in turns
 	B=$(B) tests/bench/peers.py $(ARGS)
+	test -e $(ASSAY) || $(B)/cupel -assay linux=0,out=$(ASSAY)
+	B=$(B) tests/bench/assay_peers.py $(ASSAY)
+	tools/report -o $(B)/assay-peers.html $(ASSAY) $(B)/assay-qemu.json
+	@echo "the page is $(B)/assay-peers.html"
 
 .PHONY: help clean
 help: ## this list

@@ -8,6 +8,7 @@ have markers, shares have hatches, and both have text.
 import html
 import math
 
+import assay_check
 from report_data import SHARES, SHARE_NAMES, cut, digits, duration, percent, times
 
 STEPS = ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.1, 1.2, 1.3, 1.4, 1.6, 1.8, 2, 2.5, 3, 4, 5, 6, 7, 8))
@@ -129,6 +130,8 @@ def why_missing(series, workload_id):
         return f"{series.label}: not measured"
     if not result:
         return f"{series.label}: no result: {missing.get(series.mode['id'], 'not measured')}"
+    if native:
+        return f"{series.label}: natively it is the hypervisor that does it"
     return f"{series.label}: no native result: {missing.get(series.source.native_of(series.mode), 'not measured')}"
 
 
@@ -280,6 +283,28 @@ def operation_lane(series, operations, ident, axis):
         return empty_lane(series, f"{series.label}: not measured")
     one, low, high = (ns(series, v) / o["n"] for v in (o["median"], min(o["ticks"]), max(o["ticks"])))
     return dot_lane(series, axis, one, low, high, duration(one), f"{series.label}: {duration(one)}, {duration(low)} to {duration(high)}")
+
+
+def timed_lane(series, workload_id, axis):
+    w, _, r = series.results(workload_id)
+    if not r or series.source.counting:
+        return empty_lane(series, why_missing(series, workload_id))
+    low, one, high = (ns(series, v) / w["n"] for v in assay_check.quartiles(assay_check.kept(r)))
+    return dot_lane(series, axis, one, low, high, duration(one), f"{series.label}: {duration(one)}, {duration(low)} to {duration(high)}")
+
+
+def times_chart(report):
+    """Times of the workloads that have no ratio in any series, or None."""
+    timed = [x for x in report.series if not x.source.counting]
+    ids = [i for i in report.rows if not any(x.ratio(i) for x in report.series) and any(x.results(i)[2] for x in timed)]
+    values = [ns(x, v) / w["n"] for x in timed for i in ids for w, _, r in [x.results(i)] if r for v in assay_check.kept(r)]
+    if not values:
+        return None
+    axis = Axis(values, gap=TIME_GAP)
+    out = [grid(axis, "g-time"), axis_row(axis, round_duration, "time of one")]
+    out += [row(report.rows[i]["title"], [timed_lane(x, i, axis) for x in report.series], "g-time",
+                f"per {cut(report.rows[i]['unit'], 30)}") for i in ids]
+    return f'<div class="chart" id="times-chart">{"".join(out)}</div>'
 
 
 def operations_chart(report):

@@ -28,6 +28,9 @@ SHARE_MEANING = {
 }
 GROUP_WORDS = {"integer": "integer code", "memory": "memory accesses", "code": "freshly written code", "kernel": "kernel work",
                "device": "devices"}
+# Workloads that a hypervisor serves where they run natively: CPUID causes VM exits always (SDM 3C 25.1.2), ports and memory-mapped
+# devices are emulated. What a virtual machine's "native" takes for them is the hypervisor's time, and a ratio to that would say nothing.
+INTERCEPTED = {"cpuid", "port", "mmio", "mmio-write", "lapic"}
 HYPERVISORS = {"KVMKVMKVM": "KVM", "TCGTCGTCGTCG": "QEMU TCG", "VMwareVMware": "VMware", "Microsoft Hv": "Hyper-V", "XenVMMXenVMM": "Xen",
                "VBoxVBoxVBox": "VirtualBox", "bhyve bhyve ": "bhyve", "ACRNACRNACRN": "ACRN"}
 
@@ -46,8 +49,8 @@ def digits(x, n=3):
 
 
 def times(x):
-    """A ratio: three significant digits, but not more than two decimals where those say enough."""
-    return (f"{x:.2f}" if 0.095 <= x < 1 else digits(x)) + "\u202f×"
+    """A ratio: three significant digits, but at most two decimals."""
+    return ("<0.01" if x < 0.01 else f"{x:.2f}" if x < 1 else digits(x)) + "\u202f×"
 
 
 def whole(x):
@@ -162,7 +165,8 @@ class Series:
         if not alone and not first and title.startswith(source.first_mode()["title"] + ", "):
             title = title[len(source.first_mode()["title"]) + 2:]      # "translated, polling" beside "translated"
         self.source, self.mode, self.first, self.key = source, mode, first, ""
-        self.label = title if alone else source.label if first else f"{source.label}, {title}"
+        plain = alone or source.cupel["platform"] == "qemu"      # (whose other mode is no mode of QEMU)
+        self.label = source.label if first and not alone else title if plain else f"{source.label}, {title}"
 
     def results(self, workload_id):
         """(workload, native result or None, result or None) of this series."""
@@ -174,7 +178,13 @@ class Series:
     def ratios(self, workload_id):
         """(ratio, lower, upper quartile) or None. From the samples: the file has three decimals."""
         _, native, r = self.results(workload_id)
-        return assay_check.ratios(r, native, self.source.cupel["platform"] == "qemu") if native and r else None
+        if not native or not r or self.intercepted(workload_id):
+            return None
+        return assay_check.ratios(r, native, self.source.cupel["platform"] == "qemu")
+
+    def intercepted(self, workload_id):
+        """Is the native figure that of a hypervisor?"""
+        return "hypervisor" in self.source.machine and not self.source.counting and workload_id in INTERCEPTED
 
     def ratio(self, workload_id):
         found = self.ratios(workload_id)
@@ -216,7 +226,7 @@ class Report:
 
     def mean(self, series, group):
         """(geometric mean of a group's ratios or None, how many there are, of how many)"""
-        ids = self.groups[group]
+        ids = [i for i in self.groups[group] if not series.intercepted(i)]
         found = [r for r in map(series.ratio, ids) if r]
         return (geomean(found) if found else None), len(found), len(ids)
 

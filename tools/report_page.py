@@ -5,8 +5,7 @@ series is CSS.
 import os
 
 from report_charts import (e, has_shares, legend_mark, operations_chart, phase_legend, phases_chart, ratio_chart, share_legend, small_bar,
-                           why_chart,
-                           why_missing)
+                           times_chart, why_chart, why_missing)
 from report_data import (SHARE_DOING, SHARE_MEANING, SHARE_NAMES, SHARES, cpu_name, cut, digits, group_words, hypervisor_name, listing,
                          percent, times, whole)
 
@@ -116,15 +115,15 @@ def matrix(report):
     """All series against all groups, for those who compare."""
     if len(report.series) < 2:
         return ""
-    rows = []
-    for x in report.series:
+    groups, rows = [g for g in report.groups if any(report.mean(x, g)[0] for x in report.series)], []
+    for x in report.series if groups else ():
         cells = []
-        for g in report.groups:
+        for g in groups:
             mean, count, of = report.mean(x, g)
             cells.append("–" if not mean else times(mean) + ("" if count == of else f" <small>({count} of {of})</small>"))
         rows.append(tr(f"{legend_mark(x)} {e(x.label)}", cells))
     return section("compare", "Side by side", "<p>Geometric means of the ratios to native with as many processors.</p>",
-                   table(["", *(e(g) for g in report.groups)], rows))
+                   table(["", *(e(g) for g in groups)], rows)) if rows else ""
 
 
 def chooser(report):
@@ -143,18 +142,19 @@ def chooser_css(report):
 
 
 def ratios(report):
-    chart = ratio_chart(report)
+    chart, without = ratio_chart(report), times_chart(report)
+    timed = ("<h3>Without a native run</h3><p>How long one takes, where there is nothing to relate it to.</p>" + without) if without else ""
     if not chart:
-        return ""
+        return section("ratios", "How long it takes", timed) if timed else ""
     left = [(i, x) for i in report.rows for x in report.shown if not x.ratio(i)]
     reasons = {}
     for i, x in left:
         reasons.setdefault(why_missing(x, i), []).append(report.rows[i]["title"])
-    without = "".join(f"<li>{e(cut(', '.join(titles), 300))}: {e(cut(reason, 200))}</li>" for reason, titles in reasons.items())
+    notes = "".join(f"<li>{e(cut(', '.join(titles), 300))}: {e(cut(reason, 200))}</li>" for reason, titles in reasons.items())
     return section("ratios", "How many times native",
                    "<p>Dot: the median. Bar: the middle half of the rounds; where the dot hides it, they agree. "
                    "Left of the line at 1 is faster than native.</p>", chart,
-                   f"<details><summary>Without a ratio</summary><ul>{without}</ul></details>" if without else "")
+                   f"<details><summary>Without a ratio</summary><ul>{notes}</ul></details>" if notes else "", timed)
 
 
 def breakdown(report):

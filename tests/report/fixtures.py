@@ -33,7 +33,7 @@ WORKLOADS = [
     ("cr3", "change of the address space", "kernel", "change", 240.0, 0, 0, 4.6, 31.0, "helpers"),
     ("ipi", "IPI to the other processor and back", "kernel", "round trip", 2600.0, 0, 1, 3.1, 9.3, "exceptions"),
     ("timer", "APIC timer's interrupt", "device", "interrupt", 1900.0, 0, 1, 5.8, 16.5, "exceptions"),
-    ("pio", "IN from a port", "device", "access", 2100.0, 0, 0, 0.14, 0.31, "devices"),
+    ("port", "IN from a port", "device", "access", 2100.0, 0, 0, 0.14, 0.31, "devices"),
 ]
 PHASES = [("decompress", "kernel decompressed", 210), ("early", "to the console", 90), ("drivers", "drivers", 340),
           ("init", "to the shell", 60)]
