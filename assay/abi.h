@@ -29,7 +29,7 @@
 #define ASSAY_GUEST_PHYS 0x1000000ull      // 16 MiB
 #define ASSAY_MAGIC      0x79617373614c5043ull
 enum {
-    ASSAY_VERSION = 2, ASSAY_TESTS = 64, ASSAY_JOBS = 64, ASSAY_CPUS = 64, ASSAY_EXIT_PORT = 0x501,
+    ASSAY_VERSION = 3, ASSAY_TESTS = 64, ASSAY_JOBS = 64, ASSAY_CPUS = 64, ASSAY_EXIT_PORT = 0x501, ASSAY_MARK_PORT = 0xe9,
     ASSAY_NAME = 24,
 };
 
@@ -79,11 +79,7 @@ struct assay_result {    // of one processor
     u64 min, max;        // latency tests: ticks of one event
     u64 events;          // interrupts that the payload did not ask for, while the test ran
     u64 tsc_start;       // TSC at the beginning, for parallel jobs: how far apart the processors started
-    u64 counters[8];     // architectural PMU where header.pass.pmu says so; else 0
 };
-
-// Counters that the payload reads before and after fn by RDMSR (in ring 0); programmed by whoever enters it, on each processor.
-struct assay_pmu { u32 n, pad; u32 count_msr[8]; };
 
 struct assay_pass {
     u64 phys;            // physical address of the window; natively
@@ -91,7 +87,7 @@ struct assay_pass {
     u32 n_jobs;          // 0: take them from the multiboot command line
     u32 cpus;            // processors that there are (native: that will enter by native_ap); 0 in a guest: it finds out by starting all
     u32 apic_ids[ASSAY_CPUS];   // by processor number, where cpus is not 0; natively the processors read their own
-    struct assay_pmu pmu;
+    u32 marks;           // in a guest: 1: processor 0 writes 'b' and 'e' to ASSAY_MARK_PORT right before and after each job's timed part
     u64 mmio_lapic, mmio_ioapic;   // physical; natively 0: none. In a guest 0 means 0xfee00000, 0xfec00000
     struct assay_job job[ASSAY_JOBS];
 };
@@ -116,7 +112,7 @@ struct assay_header {
     u64 native, native_ap;
     // Hosted, TEST_USER only: u64 (*)(u64 job, u64 cpu): runs the job in the caller's own context as processor `cpu`, fills in its result
     // and returns the checksum. With cpus > 1, as many threads call it at once; they meet in it, spinning. Results are as of a pass,
-    // without counters and events. A job that cannot be leaves its results as they are and says why in header.error.
+    // without events. A job that cannot be leaves its results as they are and says why in header.error.
     u64 user_job;
     // The arenas, for whoever fills a struct assay_ctx himself: per processor, then the shared one.
     u64 arena, arena_size, shared, shared_size, code, code_size;   // of cpu 0; cpu k's are at k * arena_size / code_size behind

@@ -36,20 +36,38 @@ static struct breakdown *breakdown_new(struct assay *a, const char *what, enum m
     return b;
 }
 
+// What is not sampled yet counts provisionally, for what the vCPU just does: it may belong to another class later, so a class can shrink a little.
+static void profile_put(struct breakdown *b, const struct profile *from, const struct profile *to)
+{
+    for (unsigned k = 0; k < PROF_N; k++) {
+        b->ticks[k] = to->ticks[k] > from->ticks[k] ? to->ticks[k] - from->ticks[k] : 0;
+        b->total += b->ticks[k];
+        b->samples += to->samples[k] - from->samples[k];
+    }
+}
+
 static void profile_take(struct assay *a, const char *what, enum mode_id mode, unsigned vcpus)
 {
+    static const struct profile zero;
     for (unsigned v = 0; v < vcpus; v++) {
         struct profile p;
         struct vcpu_counters n;
         if (!machine_profile_read(v, &p, &n) || !p.total) continue;
         struct breakdown *b = breakdown_new(a, what, mode, v);
         if (!b) return;
-        b->total = p.total;
-        for (unsigned k = 0; k < PROF_N; k++) {
-            b->ticks[k] = p.ticks[k];
-            b->samples += p.samples[k];
-        }
+        profile_put(b, &zero, &p);
     }
+}
+
+// vCPU 0's profile, and the counters, at the last job's beginning and end: the payload's start and its warm-up are left out.
+struct watched { const struct assay *a; struct profile p[2]; u64 counters[2][ASSAY_COUNTERS]; };
+
+static void watch_job(void *arg, bool end)
+{
+    struct watched *w = arg;
+    struct vcpu_counters n;
+    if (!machine_profile_read(0, &w->p[end], &n)) w->p[end] = (struct profile){0};
+    counters_read(w->a, w->counters[end]);
 }
 
 // As long as BREAKDOWN_MS translated, where the workload can be so long. A run of that length is never too short to see the payload's start beside it.
@@ -61,24 +79,42 @@ static u64 long_n(const struct assay *a, const struct workload *w)
     return max_u64(n / unit * unit, w->n);
 }
 
-static void workload_break(struct assay *a, const struct workload *w, enum mode_id mode)
+static void translated_break(struct assay *a, const struct workload *w)
+{
+    static struct watched seen;
+    struct pass_job job[2] = {{w->index, w->n}, {w->index, long_n(a, w)}};
+    struct pass_result r[2];
+    unsigned done;
+    char err[96];
+    seen = (struct watched){.a = a};
+    profile_switch(true);
+    pass_watch(watch_job, &seen);
+    bool ok = pass_run(a, MODE_SOFT, job, 2, r, &done, err, sizeof err);
+    pass_watch(NULL, NULL);
+    profile_switch(false);
+    if (!ok) assay_say(a, "assay: %s: no breakdown: %s", w->test->name, err);
+    struct breakdown *b = ok && seen.p[1].total > seen.p[0].total ? breakdown_new(a, w->test->name, MODE_SOFT, 0) : NULL;
+    if (!b) return;
+    profile_put(b, &seen.p[0], &seen.p[1]);
+    b->n = job[1].n;
+    for (unsigned i = 0; i < ASSAY_COUNTERS; i++) b->counters[i] = seen.counters[1][i] - seen.counters[0][i];
+}
+
+// The counters of the whole pass, of which the workload is nearly all.
+static void native_break(struct assay *a, const struct workload *w)
 {
     struct pass_job job = {w->index, long_n(a, w)};
     struct pass_result r;
-    unsigned done, first = a->n_breakdowns;
+    unsigned done;
     u64 before[ASSAY_COUNTERS], after[ASSAY_COUNTERS];
     char err[96];
     counters_read(a, before);
-    if (!modes[mode].native) profile_switch(true);
-    bool ok = pass_run(a, mode, &job, 1, &r, &done, err, sizeof err);
+    bool ok = pass_run(a, MODE_NATIVE, &job, 1, &r, &done, err, sizeof err);
     counters_read(a, after);
-    if (!ok) assay_say(a, "assay: %s: no breakdown: %s", w->test->name, err);
-    if (ok && !modes[mode].native) profile_take(a, w->test->name, mode, 1);
-    if (ok && modes[mode].native) (void)breakdown_new(a, w->test->name, mode, 0);
-    if (!modes[mode].native) profile_switch(false);
-    if (a->n_breakdowns == first) return;
-    a->breakdown[first].n = job.n;
-    for (unsigned i = 0; i < ASSAY_COUNTERS; i++) a->breakdown[first].counters[i] = after[i] - before[i];
+    struct breakdown *b = ok ? breakdown_new(a, w->test->name, MODE_NATIVE, 0) : NULL;
+    if (!b) return;
+    b->n = job.n;
+    for (unsigned i = 0; i < ASSAY_COUNTERS; i++) b->counters[i] = after[i] - before[i];
 }
 
 static void linux_break(struct assay *a, enum mode_id mode)
@@ -94,8 +130,8 @@ void breakdown_all(struct assay *a)
     assay_say(a, "assay: where the time goes");
     for (unsigned i = 0; i < a->n_workloads && !a->quit; i++) {
         const struct workload *w = &a->w[i];
-        if (w->in[MODE_SOFT].n) workload_break(a, w, MODE_SOFT);
-        if (a->p->counters.n && w->in[MODE_NATIVE].n) workload_break(a, w, MODE_NATIVE);
+        if (w->in[MODE_SOFT].n) translated_break(a, w);
+        if (a->p->counters.n && w->in[MODE_NATIVE].n) native_break(a, w);
     }
     if (a->g->kernel.data && a->o->linux_rounds && !a->quit) linux_break(a, MODE_SOFT);
     if (a->g->kernel.data && a->o->linux_rounds && !a->quit && a->cpus > 1) linux_break(a, MODE_SOFT_ALL);

@@ -150,6 +150,8 @@ static bool save(const char *json, u64 len, char *err, size_t errlen)
 void hosted_assay_config(struct machine_config *m)
 {
     m->serial_out = assay_serial_out;
+    m->debugcon = true;
+    m->debugcon_out = assay_mark_out;
     m->debug_exit_base = ASSAY_EXIT_PORT;
     m->debug_exit_size = 2;
     m->kernel = (struct blob){assay_payload, (u64)(assay_payload_end - assay_payload), "payload.elf"};

@@ -91,6 +91,8 @@ static void machine_make(const struct boot_info *info, struct machine_config *cf
     cfg->initrd = (struct blob){0};
     cfg->append = "";
     cfg->serial_out = assay_serial_out;
+    cfg->debugcon = true;
+    cfg->debugcon_out = assay_mark_out;
     cfg->debug_exit_base = ASSAY_EXIT_PORT;
     cfg->debug_exit_size = 2;
     cfg->exit_poll = cfg->no_chain = false;

@@ -12,7 +12,7 @@ from machine import BUILD, ROOT, SLOW, case, check, finish
 TMP = tempfile.TemporaryDirectory(prefix="cupel-assay-")
 CUPEL = os.path.join(BUILD, "cupel")
 KERNEL, INITRD = os.path.join(BUILD, "guest/vmlinuz"), os.path.join(BUILD, "assay/linux-initrd")
-USER_GROUPS = ("integer", "memory", "floating point", "code")
+USER_GROUPS = ("integer", "system", "memory", "floating point", "code")
 SINGLE = ("native", "soft", "soft-poll", "soft-unchained")
 
 
