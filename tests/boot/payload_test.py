@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The assay's payload (assay/guest/): every test of its table, in build/cupel (exit=interrupt, exit=poll, chain=off, icount), in QEMU's TCG
-and, the ring-3 ones, on the bare processor in a process. The same job has the same checksum everywhere, another n has another one. Then what
-the payload says when it cannot do as it is told."""
+and, the ring-3 ones, on the bare processor in a process. The same job has the same checksum everywhere, another n has another one. Then
+what the payload says when it cannot do as it is told."""
 import collections
 import os
 import re
