@@ -18,7 +18,7 @@ static u64 loop_syscall(u64 arg, u64 n)
     while (n--) {
         u64 v;
         __asm__ volatile("syscall" : "=a"(v) : "a"(0), "D"(sum) : "rcx", "r11", "memory");
-        sum = rotl(v, 7);
+        sum = rotl(v, 7) + n;
     }
     return sum;
 }
@@ -30,7 +30,7 @@ static u64 loop_int80(u64 arg, u64 n)
     while (n--) {
         u64 v;
         __asm__ volatile("int %1" : "=a"(v) : "i"(VEC_INT80), "D"(sum) : "memory");
-        sum = rotl(v, 9);
+        sum = rotl(v, 9) + n;
     }
     return sum;
 }
@@ -43,7 +43,7 @@ TEST(test_iret)
         u64 rsp;
         __asm__ volatile("mov %%rsp, %1; pushq %2; push %1; pushfq; pushq %3; pushq $1f; iretq; 1: inc %0"
                          : "+r"(sum), "=&r"(rsp) : "i"(SEL_KDATA), "i"(SEL_KCODE) : "memory", "cc");
-        sum = rotl(sum, 11);
+        sum = rotl(sum, 11) + n;
     }
     return sum;
 }

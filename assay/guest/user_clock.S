@@ -1,5 +1,6 @@
-# The clock: a chain of 32 multiplications that wait for one another, and nothing else that could vary; natively and translated the same cycles. The
-# controller runs it between other workloads: if it takes another time than usual, the processor's clock has changed, or somebody had the processor.
+# The clock: a chain of 32 multiplications that wait for one another, and nothing else that could vary; natively and translated the same
+# cycles. The controller runs it between other workloads: if it takes another time than usual, the processor's clock has changed, or
+# somebody had the processor.
         .text
         .globl  test_clock
         .balign 64

@@ -2,6 +2,7 @@
 // guest does ("result JOB TEST CPU TICKS CHECKSUM MIN MAX EVENTS"), for tests/boot/payload_test.py to compare.
 //
 // Usage: payload_native PAYLOAD.ELF NAME:N[:CPUS] ...
+//        payload_native layout     "NAME OFFSET" of what a test changes in the image
 #define _GNU_SOURCE
 #include <elf.h>
 #include <errno.h>
@@ -92,8 +93,25 @@ static void job_run(u64 job)
                (unsigned long long)r[job][i].ticks, (unsigned long long)r[job][i].checksum);
 }
 
+static int layout(void)
+{
+#define IN_HEADER(field) printf(#field " %zu\n", offsetof(struct assay_header, field))
+#define IN_ROW(field) printf("row." #field " %zu\n", offsetof(struct assay_test, field))
+    IN_HEADER(table);
+    IN_HEADER(n_tests);
+    IN_HEADER(pass.n_jobs);
+    IN_HEADER(pass.cpus);
+    IN_HEADER(pass.apic_ids);
+    IN_HEADER(pass.job);
+    IN_ROW(name);
+    IN_ROW(run);
+    printf("row.size %zu\n", sizeof(struct assay_test));
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "layout")) return layout();
     if (argc < 3) fail("usage", "payload_native PAYLOAD.ELF NAME:N[:CPUS] ...");
     window_map();
     image_load(argv[1]);
