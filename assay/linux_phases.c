@@ -82,8 +82,8 @@ static void text(char out[LINUX_TEXT], const char *s, bool word)
     out[n] = 0;
 }
 
-// Firmware leaves escape sequences (ECMA-48 5.4: ESC [ parameters, a final byte from '@' on; or ESC and one byte) and half a line of its own
-// in front of the kernel's first line. A carriage return begins a line anew.
+// Firmware leaves escape sequences (ECMA-48 5.4: ESC [ parameters, a final byte from '@' on; or ESC and one byte) and half a line of its
+// own in front of the kernel's first line. A carriage return begins a line anew.
 static const char *behind_firmware(const char *s)
 {
     for (const char *p = s; *p; p++)
