@@ -1,8 +1,8 @@
 // The assay: what translation costs on this machine, in one run.
 //
 // Each workload is one piece of machine code (the payload, abi.h), run natively and translated in every mode, in turns, with checksums
-// compared. Then stock Linux as guest: phases of its boot, and kernel operations. The results are a table on the console and a JSON document
-// (docs/assay.md).
+// compared. Then stock Linux as guest: phases of its boot, and kernel operations. The results are a table on the console and a JSON
+// document (docs/assay.md).
 //
 // The platform starts it in place of a guest (hosted/assay.c, kernel/assay.c), on core 0, with nothing else to do afterwards. Compiled like
 // the rest without vector registers and floating point: ratios are in thousandths.
@@ -55,7 +55,7 @@ struct assay_platform {
     bool (*save)(const char *json, u64 len, char *err, size_t errlen);
 };
 
-// Runs it all. `guests`: payload and Linux with their RAM disk; Linux without data: left out. Returns the exit code: 0, or 1 after a message
-// that says what failed. Checksums that differ between modes are failures.
+// Runs it all. `guests`: payload and Linux with their RAM disk; Linux without data: left out. Returns the exit code: 0, or 1 after a
+// message that says what failed. Checksums that differ between modes are failures.
 struct assay_guests { struct blob payload, kernel, initrd; };
 int assay_run(const struct assay_options *o, const struct assay_platform *p, const struct assay_guests *g);

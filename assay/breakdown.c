@@ -1,5 +1,6 @@
-// Where translated time goes: each workload once more, longer, with the profiler on (tcg/run/profile.h), and a boot of Linux. These runs' times
-// are not used otherwise. Processor counters, where there are any, are read around the same runs, and around native ones of the same length.
+// Where translated time goes: each workload once more, longer, with the profiler on (tcg/run/profile.h), and a boot of Linux. These runs'
+// times are not used otherwise. Processor counters, where there are any, are read around the same runs, and around native ones of the
+// same length.
 #include "assay/json.h"
 #include "assay/run.h"
 #include "kernel/base/bits.h"
@@ -36,7 +37,8 @@ static struct breakdown *breakdown_new(struct assay *a, const char *what, enum m
     return b;
 }
 
-// What is not sampled yet counts provisionally, for what the vCPU just does: it may belong to another class later, so a class can shrink a little.
+// What is not sampled yet counts provisionally, for what the vCPU just does: it may belong to another class later, so a class can shrink
+// a little.
 static void profile_put(struct breakdown *b, const struct profile *from, const struct profile *to)
 {
     for (unsigned k = 0; k < PROF_N; k++) {
@@ -70,7 +72,8 @@ static void watch_job(void *arg, bool end)
     counters_read(w->a, w->counters[end]);
 }
 
-// As long as BREAKDOWN_MS translated, where the workload can be so long. A run of that length is never too short to see the payload's start beside it.
+// As long as BREAKDOWN_MS translated, where the workload can be so long. A run of that length is never too short to see the payload's
+// start beside it.
 static u64 long_n(const struct assay *a, const struct workload *w)
 {
     u64 want = muldiv64(a->tsc_hz, BREAKDOWN_MS, 1000), have = w->in[MODE_SOFT].ticks.median;

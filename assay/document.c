@@ -53,7 +53,7 @@ static void put_head(struct json *j, const struct assay *a, bool complete)
     json_put_string(j, "started_utc", utc_text(t, sizeof t, f->seconds_1970));
     json_put_milli(j, "seconds", muldiv64(__builtin_ia32_rdtsc() - a->started_tsc, 1000, a->tsc_hz));
     json_put_u64(j, "rounds", a->o->rounds);
-    json_put_u64(j, "target_ms", a->o->ms);
+    json_put_u64(j, "workload_ms", a->o->ms);
 }
 
 // A mode of which there is any result.

@@ -1,5 +1,5 @@
-// Stock Linux as the assay's guest: boots the kernel with the RAM disk of assay/linux/ in each translated mode, and reads the phases of its boot
-// and its operations off the serial console, each line with the host's TSC at its end (linux_phases.h).
+// Stock Linux as the assay's guest: boots the kernel with the RAM disk of assay/linux/ in each translated mode, and reads the phases of
+// its boot and its operations off the serial console, each line with the host's TSC at its end (linux_phases.h).
 #include <string.h>
 
 #include "assay/console.h"

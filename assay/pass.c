@@ -1,9 +1,9 @@
 // A pass: the payload runs a list of jobs, in one mode.
 //
-// In a guest: the machine is restarted with the payload as its kernel, in the mode's engine; the list goes into the header in guest RAM; the
-// machine runs until the payload writes to isa-debug-exit; the results lie in guest RAM. Natively: the same in a window of Cupel's own, and
-// the payload is entered as a function - on metal its own kernel on the bare processor (native, native_ap), hosted job by job (user_job). The
-// image is loaded anew for every pass, so that no pass sees what another left.
+// In a guest: the machine is restarted with the payload as its kernel, in the mode's engine; the list goes into the header in guest RAM;
+// the machine runs until the payload writes to isa-debug-exit; the results lie in guest RAM. Natively: the same in a window of Cupel's
+// own, and the payload is entered as a function - on metal its own kernel on the bare processor (native, native_ap), hosted job by job
+// (user_job). The image is loaded anew for every pass, so that no pass sees what another left.
 #include <string.h>
 
 #include "assay/console.h"

@@ -1,19 +1,19 @@
 // How much of each workload, how often, and what to think of the figures.
 //
-// Calibration. A workload's n is the same in every mode, or checksums and ratios would mean nothing. It is found by passes with growing n, until
-// a job takes a measurable time, and is then scaled to options.ms natively (kernel tests of a run that has no ring 0 of its own: translated),
-// but so that the default translated mode stays within SLOWEST times that. Each step's figure is the least of PROBES runs, so that neither
-// translating for the first time nor a neighbour on the machine is taken for the workload.
+// Calibration. A workload's n is the same in every mode, or checksums and ratios would mean nothing. It is found by passes with growing
+// n, until a job takes a measurable time, and is then scaled to options.ms natively (kernel tests of a run that has no ring 0 of its own:
+// translated), but so that the default translated mode stays within SLOWEST times that. Each step's figure is the least of PROBES runs,
+// so that neither translating for the first time nor a neighbour on the machine is taken for the workload.
 //
-// Warming up. Each measured job comes behind a short one of the same kind: caches are filled and code is translated, as in a program that has run
-// for a while. Translation is measured where it is the subject: by the workloads that write code.
+// Warming up. Each measured job comes behind a short one of the same kind: caches are filled and code is translated, as in a program that
+// has run for a while. Translation is measured where it is the subject: by the workloads that write code.
 //
-// Rounds. Each round runs all modes, beginning with another one each time, and each mode all workloads: whatever changes slowly on the machine
-// (clock, temperature, neighbours) meets all modes alike. Ratios are taken within a round.
+// Rounds. Each round runs all modes, beginning with another one each time, and each mode all workloads: whatever changes slowly on the
+// machine (clock, temperature, neighbours) meets all modes alike. Ratios are taken within a round.
 //
-// Disturbance. Before each job and after the last, the payload's `clock` test runs: the same number of cycles always. If it takes longer or shorter than
-// its usual time on either side of a job, the clock frequency has changed or somebody took the processor away, and the sample is marked;
-// so is one in which the bare processor took an interrupt.
+// Disturbance. Before each job and after the last, the payload's `clock` test runs: the same number of cycles always. If it takes longer
+// or shorter than its usual time on either side of a job, the clock frequency has changed or somebody took the processor away, and the
+// sample is marked; so is one in which the bare processor took an interrupt.
 #include <string.h>
 
 #include "assay/run.h"
@@ -23,7 +23,8 @@
 #include "kernel/plat.h"
 
 enum { SLOWEST = 8, PROBE_SHARE = 8, PROBES = 3, GROWTH = 8, STEPS_MAX = 24, WARM_SHARE = 16 };
-enum { WARM, CLOCK, WORK, PER_WORKLOAD, BATCH = (ASSAY_JOBS - CLOCK - 1) / PER_WORKLOAD };   // a workload's jobs; after the last one a clock more
+// The jobs of a workload; behind the last workload a clock more.
+enum { WARM, CLOCK, WORK, PER_WORKLOAD, BATCH = (ASSAY_JOBS - CLOCK - 1) / PER_WORKLOAD };
 enum { CLOCK_TOLERANCE = 30 };    // thousandths
 
 const struct mode modes[N_MODES] = {

@@ -62,8 +62,8 @@ struct assay {
 // ---- pass.c ----
 struct pass_job { unsigned test; u64 n; };    // test: in the payload's table
 struct pass_result { u64 ticks, checksum, min, max, events; };
-// Runs up to ASSAY_JOBS jobs in this mode. Several processors: the slowest one's ticks. False: it could not be done, why in err; *done jobs have
-// results then.
+// Runs up to ASSAY_JOBS jobs in this mode. Several processors: the slowest one's ticks. False: it could not be done, why in err; *done
+// jobs have results then.
 bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, unsigned n, struct pass_result *r, unsigned *done, char *err, size_t errlen);
 // While set: called at the beginning and the end of each job's timed part in a guest, in vCPU 0's context with the BQL held.
 void pass_watch(void (*fn)(void *arg, bool end), void *arg);
@@ -83,8 +83,8 @@ bool image_load(const struct blob *elf, u8 *window, char *err, size_t errlen);
 bool rounds_calibrate(struct assay *a, char *err, size_t errlen);
 void rounds_one(struct assay *a);             // round number a->round, all modes
 void rounds_finish(struct assay *a);          // statistics
-// A translated mode against native on as many processors, in thousandths: the ratio of the medians, and the quartiles of the ratios of single
-// rounds. 0: there is none.
+// A translated mode against native on as many processors, in thousandths: the ratio of the medians, and the quartiles of the ratios of
+// single rounds. 0: there is none.
 struct ratio { u64 median, low, high; };
 struct ratio rounds_ratio(const struct workload *w, enum mode_id m);
 // Warning number i for the user, if there is one.

@@ -1,5 +1,5 @@
-// The assay hosted: `cupel -assay`. The payload's user tests run natively in this process, in a window mapped where the payload was linked to;
-// its kernel tests have no native side here. Signals are blocked meanwhile. Counters are perf's, where the system gives them.
+// The assay hosted: `cupel -assay`. The payload's user tests run natively in this process, in a window mapped where the payload was
+// linked to; its kernel tests have no native side here. Signals are blocked meanwhile. Counters are perf's, where the system gives them.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -111,7 +111,7 @@ static void counters_open(struct assay_platform *p)
     p->counters.read = counters_read;
 }
 
-// ---- results -----------------------------------------------------------------------------------------------------------------------------
+// ---- results ----------------------------------------------------------------------------------------------------------------------
 
 static const char *save_path;
 

@@ -1,5 +1,5 @@
-// The assay on the bare machine: what it asks of the platform. Results go onto the stick that was booted and, marked by lines, over the serial
-// line, where a run without a stick finds them.
+// The assay on the bare machine: what it asks of the platform. Results go onto the stick that was booted and, marked by lines, over the
+// serial line, where a run without a stick finds them.
 #include <string.h>
 
 #include "assay/assay.h"

@@ -1,10 +1,10 @@
 // The assay's payload on the bare processor.
 //
-// Its window is one piece of physical memory. The payload brings page tables, descriptor tables and handlers of its own (assay/abi.h), so while
-// it runs nothing of Cupel's is mapped and none of Cupel's code runs; interrupts of Cupel's devices wait in the local APIC. What is here
-// is the way in, on page tables that have both - the window where the payload was linked to, and Cupel's own half - and the way back: all that
-// the payload may have changed is loaded again from where it came. An NMI meanwhile would be counted by the payload and be lost for Cupel; they
-// are sent for TLB flushes and panics, and nobody unmaps anything or runs at all while the payload has the cores.
+// Its window is one piece of physical memory. The payload brings page tables, descriptor tables and handlers of its own (assay/abi.h), so
+// while it runs nothing of Cupel's is mapped and none of Cupel's code runs; interrupts of Cupel's devices wait in the local APIC. What is
+// here is the way in, on page tables that have both - the window where the payload was linked to, and Cupel's own half - and the way
+// back: all that the payload may have changed is loaded again from where it came. An NMI meanwhile would be counted by the payload and be
+// lost for Cupel; they are sent for TLB flushes and panics, and nobody unmaps anything or runs at all while the payload has the cores.
 //
 // SMEP and SMAP are off on the way: the window is the user's.
 #include "kernel/assay_native.h"

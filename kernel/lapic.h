@@ -24,8 +24,8 @@ bool lapic_has_tsc_deadline(void);
 void lapic_timer_deadline_mode(void);           // from now on lapic_timer_deadline is used instead
 void lapic_timer_deadline(u64 tsc);             // 0 disarms
 
-// What somebody else who has the core for a while changes of its APIC: timer, priority, spurious vector. A timer that was running goes on with what
-// it had left.
+// What somebody else who has the core for a while changes of its APIC: timer, priority, spurious vector. A timer that was running goes on
+// with what it had left.
 struct lapic_lent { u32 lvt_timer, divide, count, svr, tpr; u64 deadline; };
 void lapic_lend(struct lapic_lent *s);
 void lapic_take_back(const struct lapic_lent *s);

@@ -75,8 +75,8 @@ bool machine_restart(const struct machine_guest *g, char *err, size_t errlen) MU
 void *machine_ram(u64 pa, u64 len);
 // Cores that vCPUs have, at most one each. Before or while it runs; core 0.
 unsigned machine_cores(void);
-// While the machine does not run: calls fn(core, arg) on cores 0 (this one) to n-1 at once and returns when all have. On each core interrupts
-// are on and the BQL is not held. False: there are fewer cores, or vCPUs.
+// While the machine does not run: calls fn(core, arg) on cores 0 (this one) to n-1 at once and returns when all have. On each core
+// interrupts are on and the BQL is not held. False: there are fewer cores, or vCPUs.
 bool machine_on_cores(unsigned n, void (*fn)(unsigned core, void *arg), void *arg) MUST_CHECK;
 // Any context: makes machine_run return MACHINE_QUIT / carries out a reset.
 void machine_quit(void);

@@ -1,7 +1,8 @@
-// Performance counters. Which events there are is a table per vendor; a counter of the processor is used per event, as far as there are any.
+// Performance counters. Which events there are is a table per vendor; a counter of the processor is used per event, as far as there are
+// any.
 //
-// Intel promises seven architectural events and says in CPUID.0AH:EBX which of them a processor lacks (a set bit). Misses of the data TLB are not
-// among them. AMD promises no events across families; those below have had the same numbers from family 17h to 1Ah.
+// Intel promises seven architectural events and says in CPUID.0AH:EBX which of them a processor lacks (a set bit). Misses of the data TLB
+// are not among them. AMD promises no events across families; those below have had the same numbers from family 17h to 1Ah.
 #include "kernel/pmu.h"
 
 #include "kernel/base/bits.h"

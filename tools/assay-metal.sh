@@ -1,7 +1,8 @@
 #!/bin/sh
 # The assay on a virtual bare PC: boots a copy of an image's assay entry with these options, unattended, and takes assay.json off the stick.
 # Usage: tools/assay-metal.sh IMAGE OUT.json OPTIONS [QEMU options]
-#   OPTIONS as in cupel.conf's key `assay', such as rounds=3,ms=2. With -icount shift=0 among QEMU's the figures are exact counts of instructions.
+#   OPTIONS as in cupel.conf's key `assay', such as rounds=3,ms=2. With -icount shift=0 among QEMU's the figures are exact counts of
+#   instructions.
 set -e
 [ $# -ge 3 ] || { echo "usage: assay-metal.sh IMAGE OUT.json OPTIONS [QEMU options]" >&2; exit 2; }
 img=$1 out=$2 options=$3

@@ -273,7 +273,7 @@ def warnings(report, between):
 def method(report):
     counted = """<li>Where the clock counts instructions, <em>ticks</em> are executed instructions, exact and repeatable. They say how
 much more there is to execute, and nothing about how long it takes.</li>""" if report.counted() else ""
-    target = listing(list(dict.fromkeys(f"{s.doc['target_ms']:g} ms" for s in report.sources if "target_ms" in s.doc)) or ["a while"])
+    target = listing(list(dict.fromkeys(f"{s.doc['workload_ms']:g} ms" for s in report.sources if "workload_ms" in s.doc)) or ["a while"])
     shares = "".join(f"<dt>{e(SHARE_NAMES[k])}</dt><dd>{e(SHARE_MEANING[k])}</dd>" for k in SHARES)
     return section("method", "How it was measured", f"""<ul>
 <li>The same machine code runs natively and translated, at the same addresses with the same data, and must give the same checksum; a

@@ -1,5 +1,6 @@
-// A spinlock for sections so short that they guard no device: interrupts are off while it is held, so handlers may take it too, and threads that
-// are no cores (I/O threads) as well. A leaf: nothing else is taken under it, nobody waits. What the BQL guards needs no such lock.
+// A spinlock for sections so short that they guard no device: interrupts are off while it is held, so handlers may take it too, and
+// threads that are no cores (I/O threads) as well. A leaf: nothing else is taken under it, nobody waits. What the BQL guards needs no
+// such lock.
 #pragma once
 
 #include "kernel/plat.h"

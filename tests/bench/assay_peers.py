@@ -204,7 +204,7 @@ def document(doc, tests, samples, missing, rounds, began):
     return {
         "schema": assay_check.FORMAT, "complete": True, "cupel": {**doc["cupel"], "platform": "qemu", "emulator": emulator()},
         "machine": doc["machine"], "started_utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-        "seconds": round(time.time() - began, 3), "rounds": max(rounds, doc["rounds"]), "target_ms": doc["target_ms"], "modes": modes,
+        "seconds": round(time.time() - began, 3), "rounds": max(rounds, doc["rounds"]), "workload_ms": doc["workload_ms"], "modes": modes,
         "counters": [], "workloads": workloads, "breakdown": [],
         "warnings": [x for x in [drift(doc, workloads)] if x] + ["native figures are copied from another run: " + doc["started_utc"]],
     }, all(right for _, right in made)

@@ -175,7 +175,7 @@ class Maker:
                "machine": {"cpu": "AMD EPYC 9B45 128-Core Processor", "vendor": "AuthenticAMD", "family": 26, "model": 2, "stepping": 1,
                            "microcode": "0xb002116", "firmware": "EDK II", "memory_mib": 1024, "cores": 2, "tsc_hz": 2600000000,
                            "tsc_invariant": True, "hypervisor": "KVMKVMKVM", "counting": self.counting},
-               "started_utc": "2026-11-26T10:00:00Z", "seconds": 97.1, "rounds": self.rounds, "target_ms": 10, "modes": modes,
+               "started_utc": "2026-11-26T10:00:00Z", "seconds": 97.1, "rounds": self.rounds, "workload_ms": 10, "modes": modes,
                "counters": self.counters, "workloads": workloads,
                "breakdown": [] if self.platform == "qemu" else self.breakdown(workloads), "linux": self.linux(), "warnings": []}
         if self.platform == "qemu":

@@ -117,7 +117,7 @@ static void json_test(void)
     }
 }
 
-// ---- options -----------------------------------------------------------------------------------------------------------------------------
+// ---- options ----------------------------------------------------------------------------------------------------
 
 static const struct { const char *text; bool ok; unsigned rounds, linux_rounds, ms; const char *only; bool off; } option_rows[] = {
     {"", true, 7, 3, 10, "", false},
@@ -156,7 +156,7 @@ static void options_test(void)
     CHECK(assay_options_parse(&o, text, err, sizeof err), "the longest list: %s", err);
 }
 
-// ---- the payload's file --------------------------------------------------------------------------------------------------------------------
+// ---- the payload's file ----------------------------------------------------------------------------------------------------
 
 static u8 *window;
 
