@@ -177,16 +177,14 @@ void lapic_timer_prepare(struct cpu *c);
 void lapic_send(const struct cpu *c, u32 apic_id, u32 command);
 enum { ICR_INIT = 0x4500, ICR_STARTUP = 0x4600, ICR_FIXED = 0x4000, ICR_SELF = 0x40000, ICR_ALL_OTHERS = 0xc0000 };
 
-// ---- smp.c
-// ---------------------------------------------------------------------------------------------------------------------------------- Has
-// processors 1 .. n-1 come (guest) or waits for them (native). Processor 0. Fails the pass when they do not.
+// ---- smp.c --------------------------------------------------------------------------------------------------------------
+// Has processors 1 .. n-1 come (guest) or waits for them (native). Processor 0. Fails the pass when they do not.
 void smp_start(u32 n);
 // Wakes those of processors 1 .. n-1 that there are, but for this one, out of their idle loop.
 void smp_wake(u32 n);
 
-// ---- pass.c
-// ---------------------------------------------------------------------------------------------------------------------------------- Ends
-// the pass with this text in header.error, on whatever processor.
+// ---- pass.c --------------------------------------------------------------------------------------------------------------
+// Ends the pass with this text in header.error, on whatever processor.
 NORETURN void pass_fail(const char *fmt, ...) PRINTF(1, 2);
 bool pass_aborted(void);
 NORETURN void guest_main(void);        // from boot.S, on page tables of its own
@@ -197,9 +195,8 @@ NORETURN void native_ap_main(u64 cpu);
 void latency_add(struct cpu *c, u64 ticks);
 u64 user_job(u64 job, u64 cpu);
 
-// ---- command.c
-// --------------------------------------------------------------------------------------------------------------------------------- Fills
-// in the pass's jobs from the command line; or prints the list of tests and returns false.
+// ---- command.c --------------------------------------------------------------------------------------------------------------
+// Fills in the pass's jobs from the command line; or prints the list of tests and returns false.
 bool command_parse(void);
 void command_print_results(void);
 void debug_puts(const char *text);     // port 0xe9

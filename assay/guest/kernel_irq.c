@@ -65,8 +65,7 @@ TEST(test_ipi_self)
     return sum;
 }
 
-// ---- between two processors: 0 sends, 1 takes n of them. What it has had before is noted by its setup, before 0 begins.
-// ---------------------------
+// ---- between two processors: 0 sends, 1 takes n of them. What it has had before is noted by its setup, before 0 begins. -----------
 SETUP(ipi_setup)
 {
     this_cpu()->hits = 0;

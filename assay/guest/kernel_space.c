@@ -48,8 +48,7 @@ CHECK(cr3_check)
     return value;
 }
 
-// ---- one page's translation dropped and needed again
-// -------------------------------------------------------------------------------------------
+// ---- one page's translation dropped and needed again ------------------------------------------------------------------------------
 SETUP(invlpg_setup)
 {
     space_build(ctx->arena, ctx->arena + DATA_A, WALKED, true);

@@ -48,8 +48,7 @@ TEST(test_iret)
     return sum;
 }
 
-// ---- page faults: ring 3 touches pages that are not present, #PF maps each, a system call takes all away again (INVLPG each)
-// ------------------
+// ---- page faults: ring 3 touches pages that are not present, #PF maps each, a system call takes all away again (INVLPG each) ------
 SETUP(pagefault_setup)
 {
     space_build(ctx->arena, ctx->arena + DATA, FAULT_PAGES, false);

@@ -48,8 +48,7 @@ end:
     return r[0];
 }
 
-// ---- a hash table: open addressing, linear probing, 8192 slots, half of them taken; counts words
-// ------------------------------------------
+// ---- a hash table: open addressing, linear probing, 8192 slots, half of them taken; counts words ----------------------------------
 enum { HASH_SLOTS = 8192, HASH_KEYS = 4096 };
 struct slot { u64 key, count; };
 
@@ -73,8 +72,7 @@ TEST(test_hash)
     return sum;
 }
 
-// ---- a sort: heap sort of 512 numbers at a time, new ones each time, in place
-// ------------------------------------------------------------
+// ---- a sort: heap sort of 512 numbers at a time, new ones each time, in place -----------------------------------------------------
 enum { SORT_N = 512 };
 
 static void sift(u64 *a, u64 root, u64 end)
@@ -117,8 +115,7 @@ CHECK(sort_check)
     return value;
 }
 
-// ---- byte by byte: CRC-32 (reflected, 0xedb88320) by a table, over 4 KiB again and again
-// ---------------------------------------------------
+// ---- byte by byte: CRC-32 (reflected, 0xedb88320) by a table, over 4 KiB again and again ------------------------------------------
 enum { BYTES_N = 4096 };
 struct bytes { u32 table[256]; u8 data[BYTES_N]; };
 
@@ -142,8 +139,7 @@ TEST(test_bytes)
     return ~crc;
 }
 
-// ---- all processors on one line: their additions, counted when all have ended
-// ------------------------------------------------------------------
+// ---- all processors on one line: their additions, counted when all have ended -----------------------------------------------------
 SETUP(contended_setup)
 {
     if (ctx->cpu == 0) *(volatile u64 *)(void *)ctx->shared = 0;

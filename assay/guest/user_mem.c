@@ -127,9 +127,8 @@ CHECK(write_mem_check)
     return sum_of(slice(ctx), L2, value);
 }
 
-// ---- REP MOVS, REP STOS
-// --------------------------------------------------------------------------------------------------------------------- Half of the size
-// is read and half is written, so that both together fit.
+// ---- REP MOVS, REP STOS ----------------------------------------------------------------------------------------------------
+// Half of the size is read and half is written, so that both together fit.
 SETUP(movs_setup)
 {
     number(ctx->arena + SOURCE, L2);
