@@ -10,7 +10,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 4
+#define BOOT_INFO_VERSION 5
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -59,7 +59,9 @@ struct boot_info {
     u8 seeded;
     u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
     u8 selftest;                           // enum boot_selftest
-    u8 pad[5];
+    u8 iothread;                           // cores given to I/O, which serve the drive; 0: under the BQL
+    u8 num_queues;                         // of the drive; 0: one per vCPU
+    u8 pad[3];
     u64 seed;
     s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default

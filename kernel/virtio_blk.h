@@ -3,9 +3,10 @@
 
 #include "devices/block.h"
 
-// The nth (from 0) virtio disk of this PC. NULL with a message in err: there is none, or it cannot be driven. After lapic_init.
-struct block *virtio_blk_open(unsigned n, char *err, size_t errlen) MUST_CHECK;
+// The nth (from 0) virtio disk of this PC. polled: for a data plane, with poll() (devices/block.h) in place of an interrupt. NULL with a
+// message in err: there is none, or it cannot be driven. After lapic_init.
+struct block *virtio_blk_open(unsigned n, bool polled, char *err, size_t errlen) MUST_CHECK;
 // VEC_VIRTIO_BLK: something has ended. Interrupt context, BQL not held.
 void virtio_blk_interrupt(void);
-// Waits for all requests and flushes. At the end of the machine; BQL not held.
+// Waits for all requests and flushes. At the end of the machine, when no I/O core polls any more; BQL not held.
 void virtio_blk_finish_all(void);
