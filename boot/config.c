@@ -267,7 +267,8 @@ static bool key_debug_exit(struct parse *p, const char *v)
 static bool key_selftest(struct parse *p, const char *v)
 {
     static const struct { const char *name; enum boot_selftest test; } tests[] = {
-        {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET}};
+        {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET},
+        {"io", SELFTEST_IO}};
     for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
         if (strcmp(tests[i].name, v)) continue;
         p->e->selftest = tests[i].test;
@@ -296,7 +297,7 @@ static const struct key keys[] = {
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
-    {"selftest", false, true, key_selftest, "cores, panic, overflow or reset: a test of this machine in place of a guest"},
+    {"selftest", false, true, key_selftest, "cores, io, panic, overflow or reset: a test of this machine in place of a guest"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 

@@ -45,6 +45,7 @@ static void end_now(void *arg UNUSED)
 void selftest_run(enum boot_selftest test)
 {
     if (test == SELFTEST_CORES) selftest_cores();
+    if (test == SELFTEST_IO) selftest_io();
     selftest_end = test;
     unsigned last = plat_core_count() - 1;
     for (unsigned i = 1; i <= last; i++)

@@ -9,3 +9,5 @@ NORETURN void selftest_run(enum boot_selftest test);
 
 // selftest_cores.c: the platform contract on all cores at once.
 NORETURN void selftest_cores(void);
+// selftest_io.c: cores given to I/O.
+NORETURN void selftest_io(void);
