@@ -221,27 +221,26 @@ static void round_reset(struct driver *v, bool whole)
     interrupts_on(v);
 }
 
-static void test_disk(const struct block_ops *ops)
+static void test_disk(struct driver *v, const struct block_ops *ops)
 {
     struct block disk = {.ops = ops, .name = "fake", .size = sizeof data, .physical = 512};
-    struct driver v;
     pthread_t t;
     srand(7);
     io = (struct plat_io){0};
-    bus_new(&v);
-    blk = LOCKED(virtio_blk_new(v.b, &disk, QUEUES, NULL, &io));
-    find(&v);
+    bus_new(v);
+    blk = LOCKED(virtio_blk_new(v->b, &disk, QUEUES, NULL, &io));
+    find(v);
     static const struct io_ops nothing;
-    mover = LOCKED(phys_add_mmio(v.p, gpa(2 * MIB), PAGE_SIZE, &nothing, NULL, "mover"));
+    mover = LOCKED(phys_add_mmio(v->p, gpa(2 * MIB), PAGE_SIZE, &nothing, NULL, "mover"));
     pthread_create(&t, NULL, io_thread, NULL);
-    start(&v, FEATURES, QUEUES);
-    interrupts_on(&v);
+    start(v, FEATURES, QUEUES);
+    interrupts_on(v);
     for (unsigned round = 0; round < ROUNDS; round++) {
         unsigned dice = rand() % 10;
-        if (dice < 2) round_reset(&v, dice);
-        else round_normal(&v, round);
+        if (dice < 2) round_reset(v, dice);
+        else round_normal(v, round);
     }
-    CHECK(!broken(&v));
+    CHECK(!broken(v));
     __atomic_store_n(&io.quit, 1, __ATOMIC_SEQ_CST);
     pthread_join(t, NULL);
 }
@@ -250,8 +249,9 @@ int main(void)
 {
     static const struct block_ops ops = {.submit = disk_no_submit, .drain = disk_nothing, .run = disk_run};
     static const struct block_ops polled = {.submit = disk_submit, .drain = disk_drain, .poll = disk_poll};
-    test_disk(&ops);
-    test_disk(&polled);
+    static struct driver v[2];
+    test_disk(&v[0], &ops);
+    test_disk(&v[1], &polled);
     CHECK(most > 2);
     printf("%u passed, %u failed\n", passed, failed);
     return failed != 0;
