@@ -119,6 +119,23 @@ static bool key_initrd(struct parse *p, const char *v) { p->e->initrd_line = p->
 
 static bool key_drive(struct parse *p, const char *v) { p->e->drive_line = p->line; return key_path(p->e->drive, v); }
 
+// The number says how many cores are given to I/O; an entry has one drive, so more than one would have nothing to do.
+static bool key_iothread(struct parse *p, const char *v)
+{
+    p->e->iothread_line = p->line;
+    p->e->iothread = *v == '1';
+    return (*v == '0' || *v == '1') && !v[1];
+}
+
+static bool key_num_queues(struct parse *p, const char *v)
+{
+    u64 x;
+    if (!value_number(&v, &x) || *v || x < 1 || x > 16) return false;
+    p->e->num_queues_line = p->line;
+    p->e->num_queues = (u8)x;
+    return true;
+}
+
 static bool key_append(struct parse *p, const char *v)
 {
     if (!*v) { p->e->append[0] = 0; return true; }
@@ -252,7 +269,7 @@ static bool key_selftest(struct parse *p, const char *v)
 {
     static const struct { const char *name; enum boot_selftest test; } tests[] = {
         {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET},
-        {"stick", SELFTEST_STICK}};
+        {"stick", SELFTEST_STICK}, {"io", SELFTEST_IO}};
     for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
         if (strcmp(tests[i].name, v)) continue;
         p->e->selftest = tests[i].test;
@@ -271,6 +288,8 @@ static const struct key keys[] = {
     {"initrd", false, true, key_initrd, "a path on this volume, such as \\guest\\initrd (under 128 characters)"},
     {"drive", false, true, key_drive,
      "a raw disk image on this volume, such as \\guest\\disk.img (under 128 characters), or virtio0..virtio3 for the PC's own virtio disks"},
+    {"iothread", false, true, key_iothread, "1 (a core of the PC serves the drive, without the big lock) or 0"},
+    {"num-queues", false, true, key_num_queues, "a number of request queues of the drive from 1 to 16"},
     {"append", false, true, key_append, "the guest kernel's command line (under 2048 characters)"},
     {"memory", false, true, key_memory, "the guest's RAM in whole MiB, 16M or more, such as 512M or 2G"},
     {"smp", false, true, key_smp, "a number of vCPUs from 1 to 64"},
@@ -282,7 +301,7 @@ static const struct key keys[] = {
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"profile", false, true, key_profile, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
-    {"selftest", false, true, key_selftest, "cores, panic, overflow, reset or stick: a test of this machine in place of a guest"},
+    {"selftest", false, true, key_selftest, "cores, io, panic, overflow, reset or stick: a test of this machine in place of a guest"},
     {"assay", false, true, key_assay, "on, or options such as rounds=7,linux=3,ms=10: measures what translation costs here; kernel and initrd are for its Linux part"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
@@ -354,6 +373,14 @@ static void config_line(struct parse *p, char *line)
     config_set(p, text_trim(s), text_trim(eq + 1));
 }
 
+static void config_check_drive(struct parse *p, struct config_entry *e)
+{
+    unsigned line = e->iothread_line ? e->iothread_line : e->num_queues_line;
+    if (!line || e->drive[0] || e->error[0]) return;
+    fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has `%s', but no drive that it could be for; add a line `drive = ...'", p->file, line,
+                 e->name, e->iothread_line ? "iothread" : "num-queues");
+}
+
 // What can be checked only once everything is read.
 static void config_finish(struct parse *p)
 {
@@ -371,6 +398,7 @@ static void config_finish(struct parse *p)
             fmt_snprintf(e->error, CONFIG_ERROR, "%s:%u: [%s] has virtio-serial-pci without a port; add a line `device = virtconsole'", p->file,
                          e->line, e->name);
     }
+    for (unsigned i = 0; i < p->c->count; i++) config_check_drive(p, &p->c->entries[i]);
     bool found = p->c->count && !strcmp(p->c->entries[p->c->default_index].name, p->c->default_name);
     if (p->c->default_name[0] && !found && !p->c->error[0])
         fmt_snprintf(p->c->error, CONFIG_ERROR, "%s: `default' names [%s], which is not there; name one of the sections", p->file,
@@ -410,6 +438,8 @@ void config_apply(const struct config_entry *e, struct boot_info *info)
     info->debug_exit_base = e->debug_exit_base;
     info->debug_exit_size = e->debug_exit_size;
     info->drive_host = (u8)(config_drive_host(e) + 1);
+    info->iothread = e->iothread;
+    info->num_queues = e->num_queues;
     info->serial_port = e->serial_port;
     info->serial_baud = e->serial_baud;
     memcpy(info->assay, e->assay, sizeof(info->assay));

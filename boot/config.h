@@ -13,6 +13,8 @@ struct config_entry {
     unsigned kernel_line, initrd_line, drive_line;
     u64 memory;                                 // bytes
     unsigned smp;                               // 0: not given
+    unsigned iothread_line, num_queues_line;    // 0: not given
+    u8 iothread, num_queues;                    // as in struct boot_info
     bool exit_poll, no_chain, no_reboot, debugcon, profile;
     bool virtio_rng, virtio_serial, virtio_console;   // serial: the controller, which wants a port
     u64 tb_size;

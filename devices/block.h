@@ -6,6 +6,10 @@
 // within submit() itself by a backend that never waits (memory). run() does the request on the calling thread, which may wait for as
 // long as a disk takes: for threads that are no vCPU's and hold no lock (a data plane).
 //
+// A backend with poll() was opened for a data plane whose thread must not wait: the disk is that thread's alone, or, while the thread
+// stands still, whoever made it stand. submit() and drain() take no lock then, and done() is called from within submit(), drain() and
+// poll() only.
+//
 // The caller has checked that offset and len are multiples of 512 and within size, and that nothing but reads and flushes go to a
 // read-only disk. The memory in seg must stay where it is until done().
 #pragma once
@@ -40,10 +44,12 @@ struct block {
 };
 
 struct block_ops {
-    // BQL held; interrupt context allowed.
+    // BQL held; interrupt context allowed. With poll(): whose the disk is.
     void (*submit)(struct block *b, struct block_request *r);
-    // Returns when every request submitted before has been done()ne. BQL held; interrupt context allowed.
+    // Returns when every request submitted before has been done()ne. As submit().
     void (*drain)(struct block *b);
     // Does r now and returns its result; done() is not called. Any thread, no lock held, may wait.
     enum block_result (*run)(struct block *b, struct block_request *r);
+    // Optional. done()s what has ended, without waiting. True: requests are under way, and only the next call will tell. As submit().
+    bool (*poll)(struct block *b);
 };

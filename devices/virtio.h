@@ -101,6 +101,8 @@ struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned qu
 void virtio_blk_serve(struct virtio_blk *s);
 // plat_events.attention. BQL held.
 void virtio_blk_attention(struct virtio_blk *s);
+// The machine ends: the I/O thread does nothing for it any more, and the disk has done what it was asked. BQL held.
+void virtio_blk_finish(struct virtio_blk *s);
 
 // ---- between virtio.c and virtqueue.c ---------------------------------------------------------------------------------
 enum { VIRTIO_F_INDIRECT = 28, VIRTIO_F_EVENT_IDX = 29, VIRTIO_F_VERSION_1 = 32, VIRTIO_F_RING_RESET = 40 };

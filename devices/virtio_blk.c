@@ -14,12 +14,14 @@
 // Reset and queue reset wait for the disk (drain): afterwards nothing of the old driver's comes into memory that is somebody else's.
 //
 // Data plane. Given an I/O thread, the vCPU that notifies only sets the queue's bit and wakes the thread; the thread takes requests from
-// the ring, does them itself one after the other, and gives them back, all without the BQL. Rings and buffers are read through the memory
-// map, which takes no lock (tcg/run/phys.c). Two words keep it apart from those who change the queues under the BQL: the thread raises
-// `busy' before each request and then looks at `stopped'; who wants the queues raises `stopped' and then waits until `busy' has gone. What
-// would break if RAM could move or go away while the thread works (nothing does that yet): the host addresses in seg[], from segments_map
-// to the end of the disk's work, and the span that phys_read and phys_write copy through. A grace period for RAM has to wait for `busy' to
-// have been seen low, and for requests that submit() has under way.
+// the ring and gives them back, all without the BQL. What lies between is the disk's affair: run() does a request there and then, one
+// after the other; a disk with poll() has as many under way as it takes, and as long as there are any the thread wakes itself to look.
+// Rings and buffers are read through the memory map, which takes no lock (tcg/run/phys.c). Two words keep the thread apart from those who
+// change the queues under the BQL: it raises `busy' before each request and each look at the disk and then looks at `stopped'; who wants
+// the queues raises `stopped' and then waits until `busy' has gone. What would break if RAM could move or go away while the thread works
+// (nothing does that yet): the host addresses in seg[], from segments_map to the end of the disk's work, and the span that phys_read and
+// phys_write copy through. A grace period for RAM has to wait for `busy' to have been seen low, and for requests that submit() has under
+// way.
 //
 // The write cache: on (a write is safe after the next flush) or off (when it is done), as the driver chooses if it knows how
 // (CONFIG_WCE); a driver that knows of no flush gets it off (5.2.6.2).
@@ -62,11 +64,20 @@ struct virtio_blk {
     u8 config[CONFIG_LEN];
     struct plat_io *io;                      // NULL: served under the BQL
     u32 kicked, busy, stopped;               // atomic; kicked: a bit per queue
-    bool serving;                            // inside the loop over a ring, which signals at its end
+    bool serving;                            // inside a loop that signals at its end
+    u32 ended;                               // a bit per queue: requests were given back, and the driver has not been told
     struct blk_queue { struct blk_request *free; bool starved; } queue[VIRTIO_QUEUES_MAX];
 };
 
 static struct phys *phys_of(struct virtio_blk *s) { return pci_phys(s->dev.pci.bus); }
+
+// Data plane: queue n wants to be looked at. Any context.
+static void blk_kick(struct virtio_dev *d, unsigned n)
+{
+    struct virtio_blk *s = CONTAINER_OF(d, struct virtio_blk, dev);
+    __atomic_or_fetch(&s->kicked, 1u << n, __ATOMIC_SEQ_CST);
+    plat_io_wake(s->io);
+}
 
 // ---- the end of a request ----------------------------------------------------------------------------------------------
 
@@ -85,9 +96,16 @@ static void request_finish(struct blk_request *r, u8 status)
     virtq_push(&s->dev, r->queue, &r->elem, status == S_OK ? r->elem.in_len : 1);
     r->next_free = q->free;
     q->free = r;
+    s->ended |= 1u << r->queue;
     if (!q->starved) return;
     q->starved = false;
-    virtq_more(&s->dev, r->queue);
+    if (s->io) blk_kick(&s->dev, r->queue);
+    else virtq_more(&s->dev, r->queue);
+}
+
+static void signal_ended(struct virtio_blk *s)
+{
+    for (; s->ended; s->ended &= s->ended - 1) virtq_signal(&s->dev, __builtin_ctz(s->ended));
 }
 
 // ---- from chain to disk request --------------------------------------------------------------------------------------------
@@ -187,7 +205,7 @@ static int request_prepare(struct blk_request *r)
     }
 }
 
-// ---- locked service: under the BQL, the disk answers later ---------------------------------------------------------------
+// ---- from disk request to the end ------------------------------------------------------------------------------------------
 
 // One step of the request is done. True: there is another, prepared now.
 static bool request_goes_on(struct blk_request *r)
@@ -212,7 +230,7 @@ static void request_done(struct block_request *b)
         return;
     }
     request_finish(r, request_status(r));
-    if (!s->serving) virtq_signal(&s->dev, r->queue);
+    if (!s->serving) signal_ended(s);
 }
 
 // The next request of queue n, prepared or (*status not TO_DISK) to be ended. NULL: none, or none can be taken now.
@@ -230,6 +248,8 @@ static struct blk_request *request_take(struct virtio_blk *s, unsigned n, int *s
     *status = request_prepare(r);
     return r;
 }
+
+// ---- locked service: under the BQL, the disk answers later ---------------------------------------------------------------
 
 static void blk_notify(struct virtio_dev *d, unsigned n)
 {
@@ -249,7 +269,7 @@ static void blk_notify(struct virtio_dev *d, unsigned n)
         }
     }
     s->serving = false;
-    virtq_signal(d, n);
+    signal_ended(s);
     if (!budget || bytes >= NOTIFY_BYTES) virtq_more(d, n);
 }
 
@@ -258,26 +278,43 @@ static void blk_notify(struct virtio_dev *d, unsigned n)
 static bool plane_enter(struct virtio_blk *s)
 {
     __atomic_store_n(&s->busy, 1, __ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&s->stopped, __ATOMIC_SEQ_CST)) return true;
+    if (!__atomic_load_n(&s->stopped, __ATOMIC_SEQ_CST)) return s->serving = true;
     __atomic_store_n(&s->busy, 0, __ATOMIC_SEQ_CST);
     return false;
 }
 
-static void plane_leave(struct virtio_blk *s) { __atomic_store_n(&s->busy, 0, __ATOMIC_SEQ_CST); }
+static void plane_leave(struct virtio_blk *s)
+{
+    s->serving = false;
+    signal_ended(s);
+    __atomic_store_n(&s->busy, 0, __ATOMIC_SEQ_CST);
+}
+
+static void plane_run(struct virtio_blk *s, struct blk_request *r)
+{
+    do r->b.result = s->disk->ops->run(s->disk, &r->b);
+    while (request_goes_on(r));
+    request_finish(r, request_status(r));
+}
 
 static bool plane_one(struct virtio_blk *s, unsigned n)
 {
     int status;
     struct blk_request *r = request_take(s, n, &status);
     if (!r) return false;
-    if (status == TO_DISK) {
-        do r->b.result = s->disk->ops->run(s->disk, &r->b);
-        while (request_goes_on(r));
-        status = request_status(r);
-    }
-    request_finish(r, status);
-    virtq_signal(&s->dev, n);
+    if (status != TO_DISK) request_finish(r, status);
+    else if (s->disk->ops->poll) s->disk->ops->submit(s->disk, &r->b);
+    else plane_run(s, r);
     return true;
+}
+
+// True: the disk has requests under way.
+static bool plane_poll(struct virtio_blk *s)
+{
+    if (!s->disk->ops->poll || !plane_enter(s)) return false;
+    bool more = s->disk->ops->poll(s->disk);
+    plane_leave(s);
+    return more;
 }
 
 // True: there may be more, but it is others' turn.
@@ -297,27 +334,27 @@ void virtio_blk_serve(struct virtio_blk *s)
     u32 which = __atomic_exchange_n(&s->kicked, 0, __ATOMIC_SEQ_CST), again = 0;
     for (unsigned n = 0; n < s->dev.nqueues; n++)
         if ((which >> n & 1) && plane_queue(s, n)) again |= 1u << n;
-    if (!again) return;
+    if (!plane_poll(s) && !again) return;
     __atomic_or_fetch(&s->kicked, again, __ATOMIC_SEQ_CST);
     plat_io_wake(s->io);
 }
 
-static void blk_kick(struct virtio_dev *d, unsigned n)
-{
-    struct virtio_blk *s = CONTAINER_OF(d, struct virtio_blk, dev);
-    __atomic_or_fetch(&s->kicked, 1u << n, __ATOMIC_SEQ_CST);
-    plat_io_wake(s->io);
-}
-
-// Waits for one request at most. Afterwards every queue is looked at, as notifications may have come to nothing meanwhile.
+// Waits for one request at most. Afterwards every queue and the disk are looked at, as notifications may have come to nothing meanwhile.
 static void blk_exclusive(struct virtio_dev *d, bool on)
 {
     struct virtio_blk *s = CONTAINER_OF(d, struct virtio_blk, dev);
     __atomic_store_n(&s->stopped, on, __ATOMIC_SEQ_CST);
     while (on && __atomic_load_n(&s->busy, __ATOMIC_SEQ_CST)) __builtin_ia32_pause();
-    if (on || !virtio_running(d)) return;
+    if (on) return;
     __atomic_or_fetch(&s->kicked, (1u << d->nqueues) - 1, __ATOMIC_SEQ_CST);
     plat_io_wake(s->io);
+}
+
+void virtio_blk_finish(struct virtio_blk *s)
+{
+    DEVICE_LOCKED();
+    if (s->io) blk_exclusive(&s->dev, true);
+    s->disk->ops->drain(s->disk);
 }
 
 void virtio_blk_attention(struct virtio_blk *s) { virtio_attention(&s->dev); }
@@ -388,6 +425,7 @@ struct virtio_blk *virtio_blk_new(struct pci *b, struct block *disk, unsigned qu
     struct virtio_blk *s = plat_pages_alloc(sizeof *s);
     if (!s) panic("no memory for virtio-blk");
     ASSERT(queues && queues <= VIRTIO_QUEUES_MAX && disk->size % BLOCK_SECTOR == 0, "%s: %u queues", disk->name, queues);
+    ASSERT(io || !disk->ops->poll, "%s: nobody polls it", disk->name);
     s->disk = disk;
     s->io = io;
     for (unsigned i = 0; i < ID_LEN && id && id[i]; i++) s->id[i] = id[i];

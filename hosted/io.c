@@ -10,6 +10,7 @@
 
 #include "hosted/hosted.h"
 #include "hosted/sys.h"
+#include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 
 enum { IDLE, AWAKE, ASLEEP };
@@ -33,14 +34,13 @@ static void *io_thread(void *arg)
     return NULL;
 }
 
-struct plat_io *plat_io_start(void (*serve)(void *opaque), void *opaque)
+struct plat_io *plat_io_start(void (*serve)(void *opaque), void *opaque, char *err, size_t errlen)
 {
     pthread_t t;
     struct plat_io *io = calloc(1, sizeof *io);
-    if (!io) return NULL;
-    io->serve = serve;
-    io->opaque = opaque;
-    if (pthread_create(&t, NULL, io_thread, io) != 0) {
+    if (io) *io = (struct plat_io){.serve = serve, .opaque = opaque};
+    if (!io || pthread_create(&t, NULL, io_thread, io) != 0) {
+        fmt_snprintf(err, errlen, "the host gives no thread for I/O; raise its limits (ulimit -u), or leave iothread out");
         free(io);
         return NULL;
     }

@@ -10,7 +10,7 @@
 #include "kernel/base/types.h"
 
 #define BOOT_INFO_MAGIC   0x6f66496c65707543ull   // "CupelIfo", little endian
-#define BOOT_INFO_VERSION 5
+#define BOOT_INFO_VERSION 6
 
 #define KERNEL_VIRT     0xffffffff80000000ull     // linker.ld
 #define DIRECT_MAP_BASE 0xffff800000000000ull     // PML4 slots 256..263
@@ -29,7 +29,7 @@ struct boot_mem { u64 base, size; u32 type, pad; };
 struct boot_file { u64 phys, size; char name[128]; };
 
 // Tests of the bare machine that take the place of a guest (kernel/selftest.h).
-enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK };
+enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK, SELFTEST_IO };
 
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
@@ -72,7 +72,9 @@ struct boot_info {
     u8 rtc_base, rtc_clock;                // base: 0 default, 1 UTC, 2 rtc_sec; clock: 0 default, 1 host, 2 virtual
     u8 selftest;                           // enum boot_selftest
     u8 profile;
-    u8 pad[4];
+    u8 iothread;                           // cores given to I/O, which serve the drive; 0: under the BQL
+    u8 num_queues;                         // of the drive; 0: one per vCPU
+    u8 pad[2];
     u64 seed;
     s64 rtc_sec;                           // seconds since 1970
     u64 tb_size;                           // 0: default

@@ -45,6 +45,7 @@ struct core {
     unsigned in_interrupt;          // depth of handlers
     struct trap_frame *frame;       // innermost trap, for panics
     bool dying;                     // a panic is being printed
+    bool io;                        // given to I/O (io.c): runs no vCPU and never holds the BQL. From before it starts
 
     bool bql_held;
     u64 bql_flags;                  // RFLAGS from before bql_lock

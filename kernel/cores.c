@@ -33,6 +33,7 @@ enum { FLUSH_ALL_PAGES = 64 };
 static struct {
     struct core *core[CORES_MAX];
     u32 count;                      // written by the boot core while it starts the others, read everywhere
+    u32 io;                         // of these, the last are given to I/O
     u32 last;                       // 1 + id of the core that stops the others; 0: none
     struct ticket_lock flush_lock;
     u64 flush_virt, flush_size;     // flush_lock, read by those whose flush flag is set
@@ -57,9 +58,21 @@ u32 cores_apic_id(unsigned id) { return cores.core[id]->apic_id; }
 
 // ---- the contract ----
 
-unsigned plat_core_count(void) { return cores_count(); }
-unsigned plat_core_id(void) { return core_self()->id; }
+unsigned plat_core_count(void) { return cores_count() - __atomic_load_n(&cores.io, __ATOMIC_ACQUIRE); }
 bool plat_in_interrupt(void) { return core_self()->in_interrupt != 0; }
+
+unsigned plat_core_id(void)
+{
+    const struct core *c = core_self();
+    return c->io ? PLAT_NO_CORE : c->id;
+}
+
+void cores_give_to_io(unsigned id)
+{
+    ASSERT(id && id == plat_core_count() - 1, "core %u given to I/O", id);
+    cores.core[id]->io = true;
+    __atomic_store_n(&cores.io, cores.io + 1, __ATOMIC_RELEASE);
+}
 
 // fn and arg are stored first; who sees CORE_STARTED sees them. The claim is by the lock because two callers must not both write.
 bool plat_core_start(unsigned id, void (*fn)(void *), void *arg)
@@ -95,11 +108,13 @@ bool plat_bql_stats(unsigned id, struct lockstat *s)
     return true;
 }
 
-void plat_core_kick(unsigned id)
+void cores_send(unsigned id, u8 vector)
 {
     ASSERT(id < cores_count(), "there is no core %u", id);
-    lapic_send(cores.core[id]->apic_id, VEC_KICK);
+    lapic_send(cores.core[id]->apic_id, vector);
 }
+
+void plat_core_kick(unsigned id) { cores_send(id, VEC_KICK); }
 
 void plat_bind_vcpu(void *vcpu)
 {

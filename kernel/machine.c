@@ -168,8 +168,12 @@ static void attention(void)
 
 static bool iothreads_create(char *err, size_t errlen)
 {
-    for (unsigned i = 0; i < m.cfg.niothreads; i++)
-        if (!(m.io[i] = plat_io_start(io_serve, &m.io[i]))) return fail(err, errlen, "iothread: the bare machine gives no core to I/O yet; leave iothread out, the disk is then served under the big lock");
+    char why[256];
+    for (unsigned i = 0; i < m.cfg.niothreads; i++) {
+        if ((m.io[i] = plat_io_start(io_serve, &m.io[i], why, sizeof why))) continue;
+        fmt_snprintf(err, errlen, "iothread: %s", why);
+        return false;
+    }
     return true;
 }
 
@@ -404,6 +408,13 @@ static void cores_bring_up(void)
     m.cores_up = true;
 }
 
+static void disks_finish(void)
+{
+    bql_lock();
+    for (unsigned i = 0; i < m.cfg.ndrives; i++) virtio_blk_finish(m.blk[i]);
+    bql_unlock();
+}
+
 enum machine_end machine_run(int *code)
 {
     cores_bring_up();
@@ -412,6 +423,7 @@ enum machine_end machine_run(int *code)
     if (trace_mask() & TRACE_PROFILE) profiler_switch(true);
     bql_unlock();
     enum machine_end end = run(code);
+    disks_finish();
     bql_lock();
     clock_pause_vm();
     bql_unlock();

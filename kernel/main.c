@@ -51,19 +51,24 @@ static struct blob main_blob(const struct boot_file *f)
     return (struct blob){f->size ? pmem_virt(f->phys) : NULL, f->size, f->name};
 }
 
-static void main_drive_add(struct machine_config *cfg, struct block *b) { cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = 1}; }
+static void main_drive_add(struct machine_config *cfg, const struct boot_info *info, struct block *b)
+{
+    unsigned queues = info->num_queues ? info->num_queues : (unsigned)min_u64(info->smp, 16);
+    cfg->drive[cfg->ndrives++] = (struct machine_drive){.block = b, .queues = queues, .iothread = cfg->niothreads ? 1 : 0};
+}
 
 static void main_drive(struct machine_config *cfg, const struct boot_info *info)
 {
     const struct boot_file *f = &info->drive;
     char err[256];
+    cfg->niothreads = info->iothread;
     if (info->drive_host) {
-        struct block *b = virtio_blk_open(info->drive_host - 1u, err, sizeof(err));
+        struct block *b = virtio_blk_open(info->drive_host - 1u, info->iothread, err, sizeof(err));
         if (!b) {
             log_error("%s", err);
             plat_exit(1);
         }
-        main_drive_add(cfg, b);
+        main_drive_add(cfg, info, b);
     }
     if (!f->size) return;
     struct block *b = ramdisk_new(pmem_virt(f->phys), f->size, f->name);
@@ -71,7 +76,7 @@ static void main_drive(struct machine_config *cfg, const struct boot_info *info)
         log_error("drive: %s is no raw disk image: its size is no multiple of 512", f->name);
         plat_exit(1);
     }
-    main_drive_add(cfg, b);
+    main_drive_add(cfg, info, b);
 }
 
 static void main_finish(enum machine_end end, int code)

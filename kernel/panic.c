@@ -6,6 +6,7 @@
 #include "kernel/base/fmt.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
+#include "kernel/cores.h"
 #include "kernel/cpu.h"
 #include "kernel/plat.h"
 #include "kernel/traps.h"
@@ -109,7 +110,7 @@ void plat_panic(const char *text)
 {
     const struct core *c = panic_begin();
     panic_print("\ncupel: panic: %s\n", text);
-    if (plat_core_count() > 1) panic_print("on core %u\n", c->id);
+    if (cores_count() > 1) panic_print("on core %u\n", c->id);
     panic_backtrace(0, (u64)__builtin_frame_address(0));
     if (c->frame) {
         panic_print("in a handler (vector %llu); interrupted:\n", (unsigned long long)c->frame->vector);

@@ -70,6 +70,7 @@ void bql_lock_at(const char *file, int line)
 {
     u64 flags = cpu_irq_save();
     struct core *c = core_self();
+    if (c->io) panic("%s:%d: BQL taken by core %u, which serves I/O", file, line, c->id);
     if (c->bql_held) panic("%s:%d: BQL taken twice; first at %s:%d", file, line, c->bql_file, c->bql_line);
     lockstat_taken(&c->bql_stat, ticket_lock(&plat.bql));
     c->bql_held = true;
@@ -109,14 +110,6 @@ void plat_idle(void)
     c->bql_held = true;
     c->bql_flags = flags;
 }
-
-// ---- I/O threads ----
-
-struct plat_io *plat_io_start(void (*serve)(void *), void *opaque) { return NULL; }   // would be a core of its own
-
-// Nobody can have one to wake, and only they call for attention.
-void plat_io_wake(struct plat_io *io) { panic("I/O thread %p woken on a machine that has none", (void *)io); }
-void plat_attention(void) { panic("attention wanted by an I/O thread on a machine that has none"); }
 
 // ---- events ----
 

@@ -54,6 +54,7 @@ void plat_irq_restore(bool saved);
 void plat_relax(unsigned turn);
 
 // ---- cores ----------------------------------------------------------------------------------------------
+// How many there are for vCPUs: cores given to I/O are not among them.
 unsigned plat_core_count(void);
 // This core's number, 0-based; PLAT_NO_CORE on a thread that is none (an I/O thread, a hosted helper). Any context.
 enum { PLAT_NO_CORE = 255 };
@@ -74,9 +75,11 @@ void plat_bind_vcpu(void *vcpu);
 // ---- I/O threads ----------------------------------------------------------------------------------------
 // Threads (hosted) or cores (metal) given to I/O: they run no vCPU, never hold the BQL and take no interrupts.
 struct plat_io;
-// Starts one that calls serve(opaque) after each plat_io_wake, or once for several. NULL: the platform has none to give.
-struct plat_io *plat_io_start(void (*serve)(void *opaque), void *opaque) MUST_CHECK;
-// Any context, guest vector registers may be live. Never lost: serve() begins after this call at least once.
+// Starts one that calls serve(opaque) after each plat_io_wake, or once for several. NULL: the platform has none to give, and err says why
+// and what mends it. Core 0, before the vCPUs' cores are started.
+struct plat_io *plat_io_start(void (*serve)(void *opaque), void *opaque, char *err, size_t errlen) MUST_CHECK;
+// Any context, guest vector registers may be live; also from serve(), which is then called again. Never lost: serve() begins after this
+// call at least once. Costs an atomic exchange, and an interrupt or a system call only if the thread sleeps.
 void plat_io_wake(struct plat_io *io);
 // Asks for plat_events.attention, which has what an I/O thread may not do itself. I/O threads only.
 void plat_attention(void);

@@ -12,3 +12,5 @@ NORETURN void selftest_cores(void);
 
 // selftest_stick.c: results onto the disk that Cupel was booted from. Switches the machine off right after the last message.
 NORETURN void selftest_stick(void);
+// selftest_io.c: cores given to I/O.
+NORETURN void selftest_io(void);

@@ -49,7 +49,7 @@ static void hunt_virtio(struct hunt *h)
 {
     char err[256];
     for (unsigned n = 0; n < VIRTIO_BLK_DISKS; n++) {
-        struct block *b = virtio_blk_open(n, err, sizeof(err));
+        struct block *b = virtio_blk_open(n, false, err, sizeof(err));
         if (b) hunt_look(h, b);
         if (h->found && h->disk == b && n + 1 == stick.guest_disk) {
             h->found = 0;

@@ -63,6 +63,14 @@ static void trap_exception(struct core *c, struct trap_frame *f)
     panic_trap(f);
 }
 
+static void trap_attention(void)
+{
+    const struct plat_events *ev = plat_events_get();
+    bql_lock();
+    if (ev->attention) ev->attention();
+    bql_unlock();
+}
+
 static void trap_interrupt(struct core *c, struct trap_frame *f)
 {
     if (c->bql_held) panic("interrupts are on (rip %#llx), but %s:%d holds the BQL", (unsigned long long)f->rip, c->bql_file, c->bql_line);
@@ -73,6 +81,7 @@ static void trap_interrupt(struct core *c, struct trap_frame *f)
     case VEC_TIMER: hwtimer_interrupt(); break;
     case VEC_SERIAL: case VEC_KEYBOARD: console_interrupt(f->vector == VEC_SERIAL); break;
     case VEC_VIRTIO_BLK: virtio_blk_interrupt(); break;
+    case VEC_ATTENTION: trap_attention(); break;
     case VEC_KICK: break;
     case VEC_SPURIOUS: return;   // not acknowledged, SDM 3A 11.9
     default: console_unexpected_interrupt((unsigned)f->vector); break;

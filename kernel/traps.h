@@ -11,7 +11,8 @@ struct trap_frame {
 };
 
 enum {   // interrupt vectors of the bare-metal side
-    VEC_SERIAL = 0x41, VEC_KEYBOARD = 0x42, VEC_VIRTIO_BLK = 0x43, VEC_TIMER = 0xe0, VEC_KICK = 0xe1, VEC_SPURIOUS = 0xff,
+    VEC_SERIAL = 0x41, VEC_KEYBOARD = 0x42, VEC_VIRTIO_BLK = 0x43, VEC_TIMER = 0xe0, VEC_KICK = 0xe1, VEC_ATTENTION = 0xe2,
+    VEC_SPURIOUS = 0xff,
 };
 
 // Loads the IDT. After it, a fault shows a dump.

@@ -4,9 +4,13 @@
 // status, all within one page, so that the ring is written once and a request costs its table only. Data needs no copy: guest RAM is host
 // RAM, contiguous at least by pages, and the device gets physical addresses.
 //
-// A request that needs more descriptors than a table has, or more than the device takes at once, goes in pieces, one after the other in
-// the same slot; a write with FUA ends with a flush of its own. Requests beyond the number of slots wait in a list. Everything runs under
-// the BQL, interrupt included.
+// A request that needs more descriptors than a table has, or more than the device takes at once, goes in pieces, one after the other in the
+// same slot; a write with FUA ends with a flush of its own. Requests beyond the number of slots wait in a list. Everything runs under the
+// BQL, interrupt included.
+//
+// Unless the disk was opened for an I/O core, which polls it (devices/block.h): then nothing here takes a lock, and there is no interrupt.
+// As long as something is under way that core looks at the used ring, turn after turn, which costs it no more than sleeping would, since
+// it has nothing else to do; and what makes interrupts dear, a hypervisor, is there whenever this disk is.
 #include "kernel/virtio_blk.h"
 
 #include "kernel/base/bits.h"
@@ -19,7 +23,7 @@
 #include "kernel/vmem.h"
 
 enum { DISKS = VIRTIO_BLK_DISKS, SLOTS = 32, TABLE = 160, TYPE_BLOCK = 2, PIECE_MAX = 4 << 20 };
-enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4 };
+enum { DESC_NEXT = 1, DESC_WRITE = 2, DESC_INDIRECT = 4, AVAIL_NO_INTERRUPT = 1, USED_NO_NOTIFY = 1 };
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_DISCARD = 11, T_WRITE_ZEROES = 13, S_UNSUPP = 2 };
 enum { F_SEG_MAX = 2, F_RO = 5, F_BLK_SIZE = 6, F_FLUSH = 9, F_TOPOLOGY = 10, F_DISCARD = 13, F_WRITE_ZEROES = 14, F_INDIRECT = 28 };
 enum { CFG_CAPACITY = 0, CFG_SEG_MAX = 12, CFG_BLK_SIZE = 20, CFG_PHYSICAL_EXP = 24, CFG_MAX_DISCARD = 36, CFG_MAX_ZEROES = 48 };
@@ -49,6 +53,7 @@ struct vblk {
     char name[16];
     unsigned number;
     struct vpci pci;
+    bool polled;                  // by an I/O core
     u64 features;
     unsigned nslots, seg_max, pending;
     u64 max_discard, max_zeroes;  // bytes a piece
@@ -170,7 +175,7 @@ static void publish(struct vblk *d, unsigned i)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     d->avail->idx = (u16)(idx + 1);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    vpci_notify(&d->pci);
+    if (!(d->used->flags & USED_NO_NOTIFY)) vpci_notify(&d->pci);   // 2.7.10: the device is at the ring anyway
 }
 
 // ---- the life of a request ------------------------------------------------------------------------------------------------
@@ -259,6 +264,13 @@ static void vblk_drain(struct block *b)
     for (collect(d); d->pending; collect(d)) __builtin_ia32_pause();
 }
 
+static bool vblk_poll(struct block *b)
+{
+    struct vblk *d = CONTAINER_OF(b, struct vblk, b);
+    collect(d);
+    return d->pending;
+}
+
 static void run_done(struct block_request *r UNUSED) {}
 
 static enum block_result vblk_run(struct block *b, struct block_request *r)
@@ -275,7 +287,8 @@ static enum block_result vblk_run(struct block *b, struct block_request *r)
 void virtio_blk_interrupt(void)
 {
     bql_lock();
-    for (unsigned i = 0; i < all.n; i++) collect(&all.disk[i]);
+    for (unsigned i = 0; i < all.n; i++)
+        if (!all.disk[i].polled) collect(&all.disk[i]);
     bql_unlock();
 }
 
@@ -322,8 +335,10 @@ static const char *bring_up(struct vblk *d)
                   BIT(F_INDIRECT);
     if (!vpci_start(&d->pci, &d->features) || !has(d, F_INDIRECT)) return "is of a kind that this driver does not know";
     u16 size = SLOTS;
+    u8 vector = d->polled ? 0 : VEC_VIRTIO_BLK;
     if (!memory_get(d)) return "needs memory that is not there";
-    if (!vpci_queue(&d->pci, &size, vmem_phys((u64)d->desc, NULL), vmem_phys((u64)d->avail, NULL), vmem_phys((u64)d->used, NULL), VEC_VIRTIO_BLK))
+    if (d->polled) d->avail->flags = AVAIL_NO_INTERRUPT;
+    if (!vpci_queue(&d->pci, &size, vmem_phys((u64)d->desc, NULL), vmem_phys((u64)d->avail, NULL), vmem_phys((u64)d->used, NULL), vector))
         return "has no queue or no MSI-X";
     d->nslots = size;
     limits_read(d);
@@ -331,11 +346,16 @@ static const char *bring_up(struct vblk *d)
     return d->b.size ? NULL : "is empty";
 }
 
-struct block *virtio_blk_open(unsigned n, char *err, size_t errlen)
+struct block *virtio_blk_open(unsigned n, bool polled, char *err, size_t errlen)
 {
     static const struct block_ops ops = {.submit = vblk_submit, .drain = vblk_drain, .run = vblk_run};
-    for (unsigned i = 0; i < all.n; i++)
-        if (all.disk[i].number == n) return &all.disk[i].b;
+    static const struct block_ops polled_ops = {.submit = vblk_submit, .drain = vblk_drain, .run = vblk_run, .poll = vblk_poll};
+    for (unsigned i = 0; i < all.n; i++) {
+        if (all.disk[i].number != n) continue;
+        if (all.disk[i].polled == polled) return &all.disk[i].b;
+        fmt_snprintf(err, errlen, "virtio%u is in use by an I/O core; leave iothread out", n);
+        return NULL;
+    }
     ASSERT(all.n < DISKS && n < DISKS, "disk %u, %u of them open", n, all.n);
     struct vblk *d = &all.disk[all.n];
     d->number = n;
@@ -345,7 +365,8 @@ struct block *virtio_blk_open(unsigned n, char *err, size_t errlen)
         return NULL;
     }
     d->todo_end = &d->todo;
-    d->b = (struct block){.ops = &ops, .name = d->name};
+    d->polled = polled;
+    d->b = (struct block){.ops = polled ? &polled_ops : &ops, .name = d->name};
     const char *wrong = bring_up(d);
     if (wrong) {
         fmt_snprintf(err, errlen, "drive: this PC's virtio disk %u %s", n, wrong);

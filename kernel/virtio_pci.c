@@ -10,6 +10,7 @@ enum { VENDOR = 0x1af4, MODERN = 0x1040, CMD = 4, HEADER_TYPE = 0x0e, BAR0 = 0x1
 enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_DEVICE = 4 };
 enum { C_DEVICE_SEL = 0, C_DEVICE = 4, C_DRIVER_SEL = 8, C_DRIVER = 0x0c, C_STATUS = 0x14, C_QUEUE_SEL = 0x16, C_QUEUE_SIZE = 0x18,
        C_QUEUE_VECTOR = 0x1a, C_QUEUE_ENABLE = 0x1c, C_NOTIFY_OFF = 0x1e, C_DESC = 0x20, C_AVAIL = 0x28, C_USED = 0x30 };
+enum { NO_VECTOR = 0xffff };
 enum { ACKNOWLEDGE = 1, DRIVER = 2, DRIVER_OK = 4, FEATURES_OK = 8, VERSION_1 = 32 };
 
 static u32 cfg_read(u32 bdf, unsigned reg)
@@ -132,14 +133,15 @@ bool vpci_queue(struct vpci *v, u16 *size, u64 desc, u64 avail, u64 used, u8 vec
 {
     put16(v, C_QUEUE_SEL, 0);
     u16 most = get16(v, C_QUEUE_SIZE);
-    if (!most || !msix_on(v, vector)) return false;
+    if (!most || (vector && !msix_on(v, vector))) return false;
     if (most < *size) *size = most;
     put16(v, C_QUEUE_SIZE, *size);
     put64(v, C_DESC, desc);
     put64(v, C_AVAIL, avail);
     put64(v, C_USED, used);
-    put16(v, C_QUEUE_VECTOR, 0);
-    if (get16(v, C_QUEUE_VECTOR) != 0) return false;
+    u16 entry = vector ? 0 : NO_VECTOR;
+    put16(v, C_QUEUE_VECTOR, entry);
+    if (vector && get16(v, C_QUEUE_VECTOR) != entry) return false;
     v->queue_notify = v->notify + (u64)get16(v, C_NOTIFY_OFF) * v->notify_step;
     put16(v, C_QUEUE_ENABLE, 1);
     return true;

@@ -17,7 +17,7 @@ bool vpci_find(unsigned type, unsigned nth, struct vpci *v) MUST_CHECK;
 // Resets the device and agrees on features: *features holds what the driver knows, then what both do (VERSION_1 always). False: refused.
 bool vpci_start(struct vpci *v, u64 *features) MUST_CHECK;
 // Queue 0 of *size entries at most (a power of two; the device may have fewer), rings at physical addresses. vector: the interrupt, sent to
-// this core. False: the device has no such queue, or no MSI-X.
+// this core; 0: none. False: the device has no such queue, or, if one is wanted, no MSI-X.
 bool vpci_queue(struct vpci *v, u16 *size, u64 desc, u64 avail, u64 used, u8 vector) MUST_CHECK;
 void vpci_go(struct vpci *v);       // DRIVER_OK
 u64 vpci_config(const struct vpci *v, unsigned at, unsigned size);

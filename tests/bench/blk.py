@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
 """`make bench-blk`: virtio-blk with and without a data plane: Cupel hosted and QEMU's TCG, with the same kernel, program and disk, taking turns.
 
-Usage: blk.py [--runs N] [--scale X] [--smp N] [--dir DIR] [--json FILE] [--no-peer] [-- CUPEL OPTIONS]
+Usage: blk.py [--runs N] [--scale X] [--smp N] [--dir DIR] [--json FILE] [--no-peer] [--metal [--accel A]] [-- CUPEL OPTIONS]
 The guest's program (tests/bench/blk.c) reads and writes 4 KiB at random places and 128 KiB in sequence, one operation at a time (depth 1) and
 eight at once, past its page cache, on a scratch copy of a raw image of 64 MiB with cache=writeback. The image is in the host's memory (--dir,
 /dev/shm if there is one): what is measured is the way through the emulator, not the host's disk.
+
+With --metal the two kinds are Cupel on the bare machine, without and with a core for I/O: QEMU with a virtio disk and one core more than vCPUs, for
+both kinds. QEMU runs all cores by turns in one thread there (see tests/boot/metal_test.py), and everything is translated twice, so the ratio says
+what the longer way costs, and nothing of what a core of one's own gains; --accel kvm, where there is one, would. --scale 0.02 is enough.
 
 Turns alternate, so that a machine that slows down slows all; medians of the runs are compared. The table: operations a second, how far the
 runs are apart ((max - min) / median), and how many times QEMU's rate without an iothread that is.
@@ -19,6 +23,7 @@ import re
 import shutil
 import statistics
 import struct
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +36,19 @@ BLOCK, BLOCKS = 4096, 16384
 LINE = re.compile(r"blk (\w+) (\d+) (\d+) (\d+) (\d+) (\d+)\n")
 PASSES = 16                        # that blk.c makes, half of them timed
 KINDS = ("qemu", "qemu-io", "cupel", "cupel-io")
+METAL_KINDS = ("metal", "metal-io")
+METAL_CONF = r"""
+timeout = 0
+[bench]
+kernel = \guest\vmlinuz
+initrd = \guest\initrd
+drive = virtio0
+append = console=ttyS0 panic=-1
+memory = 512M
+smp = {smp}
+num-queues = {smp}
+iothread = {iothread}
+"""
 M64 = 2 ** 64 - 1
 
 
@@ -69,7 +87,32 @@ def wrong_blocks(path, rows):
         return [n for n in range(BLOCKS) if f.read(BLOCK) != block(n, want.get(n, 0))]
 
 
+def make_stick(path, initrd, smp, iothread):
+    """A boot image of Cupel's whose guest has the PC's virtio disk."""
+    efi = os.path.join(machine.BUILD, "cupel.efi")
+    if not os.path.exists(efi):
+        sys.exit(f"no {efi}: run make metal")
+    with tempfile.TemporaryDirectory() as tmp:
+        guest, conf = os.path.join(tmp, "guest"), os.path.join(tmp, "cupel.conf")
+        os.mkdir(guest)
+        os.symlink(os.path.join(machine.GUEST, "vmlinuz"), os.path.join(guest, "vmlinuz"))
+        os.symlink(initrd, os.path.join(guest, "initrd"))
+        with open(conf, "w") as f:
+            f.write(METAL_CONF.format(smp=smp, iothread=iothread))
+        subprocess.run([os.path.join(machine.ROOT, "tools", "mkimg.sh"), path, efi, conf, guest], check=True, stdout=subprocess.DEVNULL)
+
+
+def start_metal(kind, image, initrd, a):
+    stick = os.path.join(os.path.dirname(image), f"{kind}.img")
+    if not os.path.exists(stick):
+        make_stick(stick, initrd, a.smp, int(kind.endswith("-io")))
+    return machine.metal("-smp", str(a.smp + 1), "-drive", f"file={image},if=none,id=d0,format=raw,cache=writeback", "-device", "virtio-blk-pci,drive=d0",
+                         image=stick, accel=a.accel, log=f"bench-blk-{kind}")
+
+
 def start(kind, image, initrd, a):
+    if kind in METAL_KINDS:
+        return start_metal(kind, image, initrd, a)
     plane = kind.endswith("-io")
     args = ["-kernel", os.path.join(machine.GUEST, "vmlinuz"), "-initrd", initrd, "-append", "console=ttyS0 panic=-1", "-m", "512",
             "-smp", str(a.smp), "-nographic", "-no-reboot", *(("-object", "iothread,id=io0") if plane else ()),
@@ -85,7 +128,7 @@ def start(kind, image, initrd, a):
 def run(kind, image, initrd, a):
     """The passes of one boot: (name, depth, operations, bytes, stamp, ns); and a list of what is wrong with them."""
     m = start(kind, image, initrd, a)
-    m.login()
+    m.login(600)
     m.send(f"blk /dev/vda {a.scale}\n")
     m.expect("blk begin\n")
     begin, clock = m.at, time.monotonic()
@@ -133,6 +176,8 @@ def main():
     ap.add_argument("--dir", default="/dev/shm" if os.access("/dev/shm", os.W_OK) else None, help="where the disk's image goes")
     ap.add_argument("--json")
     ap.add_argument("--no-peer", action="store_true")
+    ap.add_argument("--metal", action="store_true", help="Cupel on the bare machine, with and without iothread, and nothing else")
+    ap.add_argument("--accel", default="tcg,thread=single", help="of the QEMU that is the bare machine")
     ap.add_argument("options", nargs="*", help="further options of cupel")
     a = ap.parse_args()
     tmp = tempfile.mkdtemp(prefix="cupel-bench-blk-", dir=a.dir)
@@ -140,7 +185,7 @@ def main():
     fresh, image = os.path.join(tmp, "fresh.img"), os.path.join(tmp, "disk.img")
     make_image(fresh)
     initrd = machine.initrd_with({"bin/blk": BLK})
-    kinds = [k for k in KINDS if not (a.no_peer and k.startswith("qemu"))]
+    kinds = METAL_KINDS if a.metal else [k for k in KINDS if not (a.no_peer and k.startswith("qemu"))]
     rates, errors = {}, 0
     for turn in range(a.runs):
         for k in kinds:

@@ -62,6 +62,15 @@ def test_cores(cores, *args, machine="q35"):
     check(f"{name}: power-off", m.wait(60) == 0, m.proc.returncode)
 
 
+def test_io(cores, planes):
+    m = metal("-smp", str(cores), image=image("io"), log=f"io-{cores}")
+    m.expect(r"selftest io: (passed|failed)\n" + STUCK, 300)
+    wakers = cores - planes
+    check(f"io, {cores} cores", f"selftest io: {2000 * wakers} wake-ups for {planes} cores by {wakers}, " in m.text and
+          "selftest io: passed\n" in m.text, m.text[-2000:])
+    check(f"io, {cores} cores: power-off by a core that serves", m.wait(60) == 0, m.proc.returncode)
+
+
 def test_panic(test, says, cores=4):
     """The last core fails while the others write. Nothing of theirs comes after its first line."""
     m = metal("-smp", str(cores), image=image(test), log=test)
@@ -84,6 +93,13 @@ def test_reset():
     m = metal("-smp", "4", image=image("reset"), log="reset")
     m.expect(r"noise of core 2\n", 120)
     check("reset from a core that is not the first", m.wait(60) == 0, m.proc.returncode)      # -no-reboot: QEMU ends
+
+
+def test_io_bochs():
+    m = Bochs(tmp, "corei7_haswell_4770", mkiso(os.path.join(tmp, "io.iso"), conf("io")), "haswell-io", 3)
+    m.expect(r"selftest io: (passed|failed)\n" + STUCK, 300)
+    check("io by x2APIC", "selftest io: 4000 wake-ups for 1 cores by 2, " in m.text and "selftest io: passed\n" in m.text, m.text[-2000:])
+    m.kill()
 
 
 def test_bochs(model, apic, cores):
@@ -150,6 +166,8 @@ def main():
     case(test_cores, 4)
     case(test_cores, 1)
     case(test_cores, 4, "4,sockets=2,cores=3,maxcpus=6", machine="pc")     # APIC ids 0, 1, 2, 4; two more are listed as absent
+    case(test_io, 4, 2)
+    case(test_io, 2, 1)
     case(test_panic, "panic", r"panic: selftest: this panic was asked for\n")
     case(test_panic, "overflow", r"fatal: #(DF double fault|PF page fault) .*\nstack overflow\n")
     case(test_reset)
@@ -158,6 +176,7 @@ def main():
         return
     case(test_bochs, "corei7_haswell_4770", "x2APIC, TSC deadline", 4)
     case(test_bochs, "ryzen", "xAPIC", 3)
+    case(test_io_bochs)
     case(test_madt)
 
 

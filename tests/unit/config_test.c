@@ -44,6 +44,14 @@ static const struct { bool global; const char *line, *error; } rows[] = {
     {false, "no-reboot = perhaps", "on or off"},
     {false, "profile = on", ""},
     {false, "profile = 1", "on or off"},
+    {false, "iothread = 1\ndrive = virtio0", ""},
+    {false, "iothread = 0\ndrive = \\d\nnum-queues = 16", ""},
+    {false, "iothread = 1", "t.conf:2: [one] has `iothread', but no drive"},
+    {false, "iothread = 2", "give 1 (a core of the PC"},
+    {false, "iothread = 1x", "`iothread'"},
+    {false, "num-queues = 4", "t.conf:2: [one] has `num-queues', but no drive"},
+    {false, "num-queues = 17", "from 1 to 16"},
+    {false, "num-queues = 0", "from 1 to 16"},
     {false, "frobnicate = 1", "unknown key `frobnicate'"},
     {false, "just words", "neither"},
     {false, "timeout = 5", "unknown key `timeout'"},
@@ -75,13 +83,14 @@ static void test_rows(void)
 static void test_values(void)
 {
     static const char text[] = "default = two\n[one]\nkernel = \\k\nmemory = 64M\naccel = tcg,tb-size=8,exit=poll\n"
-                               "isa-debug-exit = 0x501,2\n[two]\nkernel = /k";
+                               "isa-debug-exit = 0x501,2\ndrive = virtio2\nnum-queues = 3\niothread = 1\n[two]\nkernel = /k";
     config_parse(&c, "t.conf", text, sizeof text - 1);
     const struct config_entry *e = &c.entries[0];
     check(!c.error[0] && c.default_index == 1, "default", c.error);
     check(e->memory == 64 << 20 && e->tb_size == 8 << 20 && e->exit_poll && !e->no_chain, "memory and accel", e->error);
     check(e->debug_exit_base == 0x501 && e->debug_exit_size == 2, "isa-debug-exit", e->error);
-    check(c.entries[1].tb_size == 0 && c.entries[1].memory == 512 << 20, "defaults", c.entries[1].error);
+    check(e->iothread == 1 && e->num_queues == 3 && config_drive_host(e) == 2, "drive, iothread and num-queues", e->error);
+    check(c.entries[1].iothread == 0 && c.entries[1].num_queues == 0 && c.entries[1].tb_size == 0 && c.entries[1].memory == 512 << 20, "defaults", c.entries[1].error);
     config_parse(&c, "t.conf", "", 0);
     check(strstr(c.error, "no boot entry") != NULL, "empty", c.error);
 }
