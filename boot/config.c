@@ -251,7 +251,7 @@ static bool key_selftest(struct parse *p, const char *v)
 {
     static const struct { const char *name; enum boot_selftest test; } tests[] = {
         {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET},
-        {"stick", SELFTEST_STICK}};
+        {"stick", SELFTEST_STICK}, {"usb", SELFTEST_USB}};
     for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
         if (strcmp(tests[i].name, v)) continue;
         p->e->selftest = tests[i].test;
@@ -278,7 +278,7 @@ static const struct key keys[] = {
     {"no-reboot", false, true, key_no_reboot, "on or off"},
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
-    {"selftest", false, true, key_selftest, "cores, panic, overflow, reset or stick: a test of this machine in place of a guest"},
+    {"selftest", false, true, key_selftest, "cores, panic, overflow, reset, stick or usb: a test of this machine in place of a guest"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };
 
