@@ -269,7 +269,7 @@ static bool key_selftest(struct parse *p, const char *v)
 {
     static const struct { const char *name; enum boot_selftest test; } tests[] = {
         {"cores", SELFTEST_CORES}, {"panic", SELFTEST_PANIC}, {"overflow", SELFTEST_OVERFLOW}, {"reset", SELFTEST_RESET},
-        {"stick", SELFTEST_STICK}, {"io", SELFTEST_IO}};
+        {"stick", SELFTEST_STICK}, {"usb", SELFTEST_USB}, {"io", SELFTEST_IO}};
     for (unsigned i = 0; i < ARRAY_SIZE(tests); i++) {
         if (strcmp(tests[i].name, v)) continue;
         p->e->selftest = tests[i].test;
@@ -301,7 +301,7 @@ static const struct key keys[] = {
     {"debugcon", false, true, key_debugcon, "on or off"},
     {"profile", false, true, key_profile, "on or off"},
     {"device", false, true, key_device, "virtio-rng-pci, virtio-serial-pci or its port virtconsole; one a line"},
-    {"selftest", false, true, key_selftest, "cores, io, panic, overflow, reset or stick: a test of this machine in place of a guest"},
+    {"selftest", false, true, key_selftest, "cores, io, panic, overflow, reset, stick or usb: a test of this machine in place of a guest"},
     {"assay", false, true, key_assay, "on, or options such as rounds=7,linux=3,ms=10: measures what translation costs here; kernel and initrd are for its Linux part"},
     {"isa-debug-exit", false, true, key_debug_exit, "a port, optionally `,size' (1..4), such as 0xf4,4"},
 };

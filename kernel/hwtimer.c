@@ -57,6 +57,11 @@ void hwtimer_init(u64 wall_ns, u64 wall_tsc)
 bool hwtimer_ready(void) { return hwtimer.ready; }
 u64 hwtimer_tsc_hz(void) { return hwtimer.tsc_hz; }
 u64 hwtimer_now_ns(void) { return (u64)((u128)(cpu_rdtsc() - hwtimer.tsc0) * hwtimer.ns_factor >> 32); }
+void hwtimer_wait_ns(u64 ns)
+{
+    for (u64 end = hwtimer_now_ns() + ns; hwtimer_now_ns() < end;) cpu_pause();
+}
+
 u64 hwtimer_wall_ns(void) { return hwtimer.wall0_ns + hwtimer_now_ns(); }
 
 static u64 hwtimer_earliest(void)

@@ -10,6 +10,8 @@ void hwtimer_init(u64 wall_ns, u64 wall_tsc);
 // True once deadlines can fire.
 bool hwtimer_ready(void);
 u64 hwtimer_now_ns(void);
+// Returns that much later; any context, and time passes with interrupts off too.
+void hwtimer_wait_ns(u64 ns);
 u64 hwtimer_wall_ns(void);
 u64 hwtimer_tsc_hz(void);
 // Any core, any context but NMI. UINT64_MAX disarms.

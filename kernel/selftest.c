@@ -47,6 +47,7 @@ void selftest_run(enum boot_selftest test)
     if (test == SELFTEST_CORES) selftest_cores();
     if (test == SELFTEST_STICK) selftest_stick();
     if (test == SELFTEST_IO) selftest_io();
+    if (test == SELFTEST_USB) selftest_usb();
     selftest_end = test;
     unsigned last = plat_core_count() - 1;
     for (unsigned i = 1; i <= last; i++)

@@ -12,5 +12,8 @@ NORETURN void selftest_cores(void);
 
 // selftest_stick.c: results onto the disk that Cupel was booted from. Switches the machine off right after the last message.
 NORETURN void selftest_stick(void);
+// The same file: names the USB disks that there are, with a checksum of their beginnings, and provokes errors that the driver must
+// overcome; writes nothing. Switches off.
+NORETURN void selftest_usb(void);
 // selftest_io.c: cores given to I/O.
 NORETURN void selftest_io(void);

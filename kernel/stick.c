@@ -5,14 +5,21 @@
 // two copies of one stick, is not written at all: nobody could say which was meant.
 #include "kernel/stick.h"
 
+#include <string.h>
+
+#include "kernel/base/bits.h"
 #include "kernel/base/fmt.h"
 #include "kernel/base/log.h"
 #include "kernel/disk.h"
+#include "kernel/hwtimer.h"
 #include "kernel/inplace.h"
 #include "kernel/partition.h"
+#include "kernel/usb_disk.h"
 #include "kernel/virtio_blk.h"
 
-enum { DISKS = 16 };
+#define USB_WAIT_NS  8000000000ull
+#define USB_QUIET_NS 500000000ull
+#define USB_POLL_NS  20000000ull
 
 static struct {
     struct boot_partition part;
@@ -59,6 +66,21 @@ static void hunt_virtio(struct hunt *h)
     }
 }
 
+// A stick takes a while to show up: it is waited for, and then a moment longer for its copies.
+static void hunt_usb(struct hunt *h)
+{
+    u64 now = hwtimer_now_ns(), last = now, end = now + USB_WAIT_NS;
+    while (now < (h->found ? min_u64(end, last + USB_QUIET_NS) : end)) {
+        if (!usb_poll()) return;
+        hwtimer_wait_ns(USB_POLL_NS);
+        now = hwtimer_now_ns();
+        for (struct block *b; (b = usb_disk_get(h->looked_at)); last = now) hunt_look(h, b);
+    }
+    if (h->found < 2) return;
+    h->found = h->looked_at = 0;                 // one of them may be the other, plugged out and in again: only what still answers counts
+    for (struct block *b; (b = usb_disk_get(h->looked_at));) hunt_look(h, b);
+}
+
 static bool hunt_end(struct hunt *h)
 {
     const char *kind = stick.part.usb ? "USB" : "virtio";
@@ -86,7 +108,8 @@ static bool disk_find(char *err, size_t errlen)
                      "without a partition table), so none is written; results go to the serial line only");
         return false;
     }
-    if (!stick.part.usb) hunt_virtio(&h);
+    if (stick.part.usb) hunt_usb(&h);
+    else hunt_virtio(&h);
     return hunt_end(&h);
 }
 
@@ -111,8 +134,13 @@ static void enter(void)
     ASSERT(!__atomic_exchange_n(&stick.busy, true, __ATOMIC_ACQUIRE), "one caller at a time");
 }
 
-static bool leave(bool ok)
+// What the disk itself says of a failure is added to the message.
+static bool leave(bool ok, char *err, size_t errlen)
 {
+    const char *trouble = ok || !stick.disk ? "" : usb_disk_trouble(stick.disk);
+    if (ok) err[0] = 0;                          // of disks that were looked at on the way
+    size_t n = strlen(err);
+    if (*trouble && n < errlen) fmt_snprintf(err + n, errlen - n, " (%s)", trouble);
     __atomic_store_n(&stick.busy, false, __ATOMIC_RELEASE);
     return ok;
 }
@@ -121,7 +149,7 @@ bool stick_write(const char *name, const void *data, u64 len, char *err, size_t 
 {
     enter();
     return leave(file_find(name, err, errlen) && file_writable(name, err, errlen) &&
-                 inplace_write(&stick.fat, &stick.file, data, len, err, errlen));
+                 inplace_write(&stick.fat, &stick.file, data, len, err, errlen), err, errlen);
 }
 
 bool stick_read(const char *name, void *data, u64 most, u64 *len, char *err, size_t errlen)
@@ -132,5 +160,5 @@ bool stick_read(const char *name, void *data, u64 most, u64 *len, char *err, siz
         *len = most < stick.file.size ? most : stick.file.size;
         ok = inplace_read(&stick.fat, &stick.file, data, *len, err, errlen);
     }
-    return leave(ok);
+    return leave(ok, err, errlen);
 }

@@ -18,7 +18,7 @@ memory: guest=128, host=128
 romimage: file={bios}, options=fastboot
 vgaromimage: file={vgabios}
 vga: extension=none
-pci: enabled=1, chipset=i440fx
+pci: enabled=1, chipset=i440fx{slots}
 ata0-master: type=cdrom, path={iso}, status=inserted
 boot: cdrom
 log: {log}
@@ -30,7 +30,7 @@ com1: enabled=1, mode=file, dev={serial}
 sound: driver=dummy
 speaker: enabled=0
 clock: sync=none, time0=1000000000
-"""
+{extra}"""
 
 
 def missing():
@@ -49,10 +49,11 @@ def mkiso(image, conf, guest=None):
 class Bochs(Machine):
     """Bochs on its pty (a terminal program); `text` is its serial port's file."""
 
-    def __init__(self, tmp, model, image, name, cores=1):
+    def __init__(self, tmp, model, image, name, cores=1, slots="", extra=""):
         self.serial, rc, go = (os.path.join(tmp, f"{name}.{x}") for x in ("serial", "rc", "go"))
         with open(rc, "w", encoding="utf-8") as f:
-            f.write(RC.format(model=model, cores=cores, ips=IPS, bios=BIOS, vgabios=VGABIOS, iso=image, serial=self.serial, log=log_path(name)))
+            f.write(RC.format(model=model, cores=cores, ips=IPS, bios=BIOS, vgabios=VGABIOS, iso=image, serial=self.serial,
+                              log=log_path(name), slots=slots, extra=extra))
         with open(go, "w", encoding="utf-8") as f:
             f.write("continue\n")             # Debian's Bochs starts in its debugger
         os.environ["TERM"] = "xterm"

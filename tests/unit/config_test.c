@@ -1,4 +1,5 @@
-// The parser of \cupel.conf: what is accepted, and that what is not is named with the line and the mend, and stays with the entry it is in.
+// The parser of \cupel.conf: what is accepted, and that what is not is named with the line and the mend, and stays with the entry it is
+// in.
 // link: boot/config.c kernel/base/fmt.c tests/unit/panic.c
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +40,8 @@ static const struct { bool global; const char *line, *error; } rows[] = {
     {false, "serial = com9", "`serial'"},
     {false, "isa-debug-exit = 0xf4,4", ""},
     {false, "isa-debug-exit = 0xf4,5", "`isa-debug-exit'"},
+    {false, "selftest = stick", ""},
+    {false, "selftest = sticks", "`selftest'; give cores, panic"},
     {false, "device = e1000", "virtio-rng-pci"},
     {false, "device = virtio-serial-pci", "without a port"},
     {false, "no-reboot = perhaps", "on or off"},
