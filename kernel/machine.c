@@ -367,10 +367,10 @@ static void icount_report(void)
 
 static enum machine_end run(int *code)
 {
-    for (;;) {
+    while (!m.quit) {
         cores_release();
         u32 ev = cores_run();
-        if (m.quit) return MACHINE_QUIT;
+        if (m.quit) break;
         if (ev & VCPU_EV_SHUTDOWN) {
             *code = m.cpu->shutdown_code;
             return *code ? MACHINE_DEBUG_EXIT : MACHINE_POWEROFF;
@@ -381,6 +381,7 @@ static enum machine_end run(int *code)
         }
         if (ev & VCPU_EV_STOP) wait_while_stopped();
     }
+    return MACHINE_QUIT;
 }
 
 enum machine_end machine_run(int *code)
@@ -394,10 +395,17 @@ enum machine_end machine_run(int *code)
     return end;
 }
 
+// Of whoever runs on core 0: to ask another vCPU would end his turn (machine_cores.c).
+static void request_stop(void)
+{
+    struct vcpu *v = vcpu_on_core(0);
+    if (v || m.cpu) vcpu_request_stop(v ? v : m.cpu);
+}
+
 void machine_quit(void)
 {
     m.quit = true;
-    vcpu_request_stop(m.cpu);
+    request_stop();
 }
 
 void machine_reset(void) { vcpu_request_reset(m.cpu); }
@@ -405,7 +413,7 @@ void machine_reset(void) { vcpu_request_reset(m.cpu); }
 void machine_stop(void)
 {
     m.stopped = true;
-    vcpu_request_stop(m.cpu);
+    request_stop();
 }
 
 void machine_cont(void)
