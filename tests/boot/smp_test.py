@@ -83,18 +83,27 @@ def test_engine(cpus, accel, scale, whole=False):
     end(m, name)
 
 
-def test_one_processor():
-    """Four vCPUs where the host gives one processor: they take turns without being told."""
+def test_processors(processors, told=None):
+    """Four vCPUs where the host gives fewer processors: they take turns without being told. Where it does not tell (a quota, taskset later on),
+    each has a thread of its own."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+    name = f"{processors} processor{'s' if processors > 1 else ''}" + (f", told of {told}" if told else "")
+    os.sched_setaffinity(0, set(sorted(allowed)[:processors]))
+    if told:
+        os.environ.update(LD_PRELOAD=os.path.join(BUILD, "tests", "processors.so"), PROCESSORS=str(told))
     try:
-        m = boot(4, None, "one-processor", "-no-reboot")
+        m = boot(4, None, name.replace(", ", "-").replace(" ", "-"), "-no-reboot")
     finally:
         os.sched_setaffinity(0, allowed)
-    check("one processor: one thread runs vCPUs", len(os.listdir(f"/proc/{m.proc.pid}/task")) < 4, os.listdir(f"/proc/{m.proc.pid}/task"))
-    count(m, 4, "one processor")
-    run(m, f"stress {MS // 5}", "one processor")
-    end(m, "one processor")
+        os.environ.pop("LD_PRELOAD", None)
+    m.send("\x01c")
+    m.expect(r"\(cupel\) ")
+    out = monitor(m, "info sync-profile")
+    m.send("\x01c")
+    check(f"{name}: {told or processors} threads run vCPUs", len(re.findall(r"^core \d+", out, re.M)) == (told or processors), out)
+    count(m, 4, name)
+    run(m, f"stress {MS // 5}", name)
+    end(m, name)
 
 
 def test_offline():
@@ -168,7 +177,10 @@ for _ in range(ROUNDS):
     case(test_engine, 2, "exit=poll", 0.2)
     case(test_engine, 2, "chain=off", 0.1)
     case(test_engine, 2, "tb-size=4", 0.1)
-    case(test_one_processor)
+    case(test_processors, 1)
+    if len(os.sched_getaffinity(0)) > 2:         # else it is what test_engine(4) did
+        case(test_processors, 2)
+    case(test_processors, min(2, len(os.sched_getaffinity(0))), 4)
     case(test_offline)
     case(test_whole)
 finish()
