@@ -6,7 +6,7 @@ Exact: icount.S measures stretches of code of known length by its TSC; every row
 and arms a timer one instruction later).
 Deterministic: boots of Debian's kernel that work, sleep and power off must agree in every byte of the console (time stamps included), in the
 number of instructions, the virtual time and the hash of RAM: run by run, with the guest's idle time slept or skipped, with every engine, and on
-a busy host. Several vCPUs (icount_smp.S, and Linux on two) take turns at the same instructions in every run, even if the monitor stops the
+a busy host. Several vCPUs (race.S, and Linux on two) take turns at the same instructions in every run, even if the monitor stops the
 machine in between. On the bare machine the small guest gives the same as hosted. What must make a difference (shift, seed, the RTC's base) is seen to make one."""
 import gzip
 import os
@@ -22,7 +22,7 @@ from machine import BUILD, ROOT, SLOW, case, check, finish, guest_args, hosted, 
 
 CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
 KERNEL = os.path.join(BUILD, "tests", "icount.elf")
-KERNEL_SMP = os.path.join(BUILD, "tests", "icount_smp.elf")
+KERNEL_SMP = os.path.join(BUILD, "tests", "race.elf")
 HERE = os.path.dirname(os.path.abspath(__file__))
 EXIT = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
 QEMU_DIFFERS = {"rep-movs", "rep-stos", "rep-cmps", "ud", "int", "timer", "timer-branches", "timer-strings", "timer-mmio", "hlt", "sti", "sti-mmio",
@@ -84,7 +84,7 @@ def test_exact():
 
 # ---- several vCPUs ----
 SLICE_NS = 4000000                               # kernel/machine_cores.c
-PHASES = re.findall(r"^phases:(.*?)^phases_end", open(os.path.join(HERE, "icount_smp.S")).read(), re.M | re.S)[0].count(".long")
+PHASES = re.findall(r"^phases:(.*?)^phases_end", open(os.path.join(HERE, "race.S")).read(), re.M | re.S)[0].count(".long")
 
 
 def smp(cpus, shift, accel="", *args):

@@ -10,9 +10,10 @@ import subprocess
 import time
 
 from linux import BAD, shell_checks
-from machine import BUILD, GUEST, PROMPT, case, check, finish, hosted, initrd_with
+from machine import BUILD, GUEST, PROMPT, SLOW, case, check, finish, hosted, initrd_with
 
 SMP = os.path.join(BUILD, "tests", "smp")
+CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
 SECONDS = float(os.environ.get("CUPEL_SMP_SECONDS", "3"))
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 MS = int(SECONDS * 1000)
@@ -71,6 +72,18 @@ def test_native():
     for what in ("litmus 500", "atomics 5000", "code 100", "shootdown 100", "stress 500"):
         p = subprocess.run([SMP, *what.split()], capture_output=True, text=True, timeout=300)
         check(f"native: smp {what}", p.returncode == 0 and "FAIL" not in p.stdout, f"{p.returncode}: {p.stdout}{p.stderr}")
+
+
+def test_race(cpus, accel=None):
+    """race.S: vCPUs that race without an operating system, for the same code page among other things."""
+    name = f"race, {cpus} vCPUs" + (f", {accel}" if accel else "")
+    argv = [CUPEL, "-kernel", os.path.join(BUILD, "tests", "race.elf"), "-append", f"cpus={cpus}", "-smp", str(cpus), "-m", "64", "-nographic",
+            "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", *(("-accel", f"tcg,{accel}") if accel else ())]
+    try:
+        p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=120 * SLOW)
+        check(name, p.returncode == 0x21 and p.stdout.count(b"phase ") == 8, f"exit code {p.returncode}: {p.stdout}")
+    except subprocess.TimeoutExpired as e:
+        check(name, False, f"does not end: {e.stdout}")
 
 
 def test_engine(cpus, accel, scale, whole=False):
@@ -171,6 +184,9 @@ def test_whole():
 
 for _ in range(ROUNDS):
     case(test_native)
+    for accel in (None, None, "exit=poll", "chain=off", "thread=single"):
+        case(test_race, 2, accel)
+    case(test_race, 4)
     case(test_engine, 4, None, 0.6, whole=True)
     case(test_engine, 2, None, 0.6)
     case(test_engine, 2, "thread=single", 0.2)

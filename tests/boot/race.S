@@ -34,7 +34,7 @@
         .set RING_ROUNDS, 3000
         .set FLOOD_ROUNDS, 3000
         .set SLEEP_ROUNDS, 200
-        .set CODE_ROUNDS, 3000
+        .set CODE_ROUNDS, 1500
         .code32
 
         .macro  MIX reg                          # the word and a register; five instructions, no lock. Clobbers EDI
@@ -318,12 +318,6 @@ code:   mov     $CODE_ROUNDS, %ecx
         dec     %ecx
         jnz     1b
         ret
-function:
-        xor     %eax, %eax
-patched:
-        mov     $0, %al
-        ret
-
 # ---- handlers; EBP is whose ----
 on_token:
         push    %eax
@@ -428,7 +422,13 @@ phases: .long   n_turns, turns, show_turns
         .long   n_sleep, sleep, nothing
         .long   n_code, code, nothing
 phases_end:
-        .align  8
+        .p2align 12                              # alone on its page: dropping it makes the page one without code
+function:
+        xor     %eax, %eax
+patched:
+        mov     $0, %al
+        ret
+        .p2align 12
 gdt:    .quad   0, 0x00cf9a000000ffff, 0x00cf92000000ffff
 gdtr:   .word   23
         .long   gdt
