@@ -10,6 +10,8 @@ void cores_init(void);
 // Boot core: a parked core becomes the next in number, which its record has already.
 void cores_add(struct core *c);
 unsigned cores_count(void);
+// The record of core `id`, of those that there are.
+struct core *cores_get(unsigned id);
 // On a new core, last of all: waits for plat_core_start, taking interrupts, and runs its function.
 NORETURN void cores_park(struct core *c);
 
