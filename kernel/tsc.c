@@ -1,5 +1,5 @@
-// Time-stamp counters that agree. Every core's clock is its TSC, and a guest's vCPUs on different cores read theirs, so none may be behind what
-// another has read. Processors of this century reset their TSCs together, but firmwares have been known to spoil that, and cores that
+// Time-stamp counters that agree. Every core's clock is its TSC, and a guest's vCPUs on different cores read theirs, so none may be behind
+// what another has read. Processors of this century reset their TSCs together, but firmwares have been known to spoil that, and cores that
 // are plugged in come later.
 //
 // Measuring. The boot core asks, the other answers with a reading. Two inequalities per round - the answer was read after the question and
