@@ -31,8 +31,8 @@ AUTORUN = r"""#!/bin/sh
 exec </dev/console >/dev/console 2>&1
 date
 i=0; while [ $i -lt 20 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i
-for k in 1 2 3; do seq 1 ${k}000 | sort -r | md5sum & done; wait
 seq 1 3000 | sort -rn | md5sum
+for k in 1 2 3; do seq 1 ${k}000 | sort -r | md5sum & done; wait
 awk 'BEGIN { x = 1; for (i = 0; i < 20; i++) x = (x + 2 / x) / 2; printf "%.12f\n", x }'
 sleep 1
 echo urandom $(head -c 16 /dev/urandom | md5sum)
