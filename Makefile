@@ -89,7 +89,7 @@ $(UNIT_PROGRAMS) $(B)/tests/insn_test $(B)/tests/insn_random $(B)/tests/ir_test:
 $(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.build
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -static -pthread $(WARN) -o $@ $(filter %.c,$^)
-$(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf: $(B)/tests/%.elf: tests/boot/%.S
+$(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf $(B)/tests/race.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
 # Programs that tests run in the guest, on top of the default guest's RAM disk: Linux unpacks one archive after the other.
@@ -99,7 +99,8 @@ $(B)/tests/guest/bin/remap: tests/boot/remap.c | $(B)/deps.build
 $(TEST_INITRD): $(B)/guest/initrd $(B)/tests/guest/bin/remap
 	{ cat $< && (cd $(B)/tests/guest && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) | gzip -n; } >$@
 
-$(B)/tests/powerloss.so: tests/boot/powerloss.c
+# What tests preload into the hosted emulator.
+$(B)/tests/powerloss.so $(B)/tests/processors.so: $(B)/tests/%.so: tests/boot/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g $(WARN) -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
@@ -110,7 +111,7 @@ ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/powerloss.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/race.elf $(B)/tests/powerloss.so $(B)/tests/processors.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
 test: $(B)/assay/payload.elf $(B)/tests/payload_native
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
 	B=$(B) tests/run.py $(ALL_RUNS)

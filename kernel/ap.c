@@ -12,9 +12,7 @@
 // KiB. pmem leaves all below 1 MiB alone, so nobody else has it. Page 0 (interrupt vectors, BIOS data) is never taken, and 0xa0..0xbf
 // cannot be named by a STARTUP IPI.
 //
-// Every core's clock is its TSC, so they must agree. Boot core and new core exchange readings, and two inequalities per round - the
-// answer was read after the question and before the next reading here - bound the difference from both sides. Processors of this century
-// reset their TSCs together; if a firmware spoils that, it is told, as time would jump between cores.
+// Every core's clock is its TSC, so a new core's is made to agree with the boot core's (tsc.c) before it does anything else.
 #include "kernel/ap.h"
 
 #include <string.h>
@@ -28,13 +26,13 @@
 #include "kernel/lapic.h"
 #include "kernel/pmem.h"
 #include "kernel/traps.h"
+#include "kernel/tsc.h"
 #include "kernel/vmem.h"
 
-enum { TSC_ROUNDS = 32 };
 #define INIT_NS       10000000ull
 #define SIPI_NS       200000ull
 #define PATIENCE_NS   (3 * NS_PER_SEC)
-#define TSC_LIMIT_NS  1000ull          // a provable difference above it is told
+#define TSC_LIMIT_NS  1000ull          // a provable difference above it that stays is told
 
 struct trampoline_words {
     u64 record, entry;
@@ -50,35 +48,21 @@ static struct { u64 page; struct trampoline_words *words; u32 boot_id; } ap;
 static u32 ap_state(const struct core *c) { return __atomic_load_n(&c->state, __ATOMIC_ACQUIRE); }
 static void ap_set_state(struct core *c, enum core_state s) { __atomic_store_n(&c->state, s, __ATOMIC_RELEASE); }
 
-// ---- the TSC check ----
+// ---- the TSC ----
 
-// On the new core: answers until the boot core asks no more.
-static void ap_tsc_answer(struct core *c)
-{
-    for (u32 round = 1; round <= TSC_ROUNDS; round++) {
-        while (__atomic_load_n(&c->tsc_ask, __ATOMIC_ACQUIRE) != round) cpu_pause();
-        c->tsc = cpu_rdtsc();
-        __atomic_store_n(&c->tsc_answer, round, __ATOMIC_RELEASE);
-    }
-}
+static u64 tsc_ns(s64 ticks) { return muldiv64(ticks < 0 ? -(u64)ticks : (u64)ticks, NS_PER_SEC, hwtimer_tsc_hz()); }
 
 // On the boot core.
-static void ap_tsc_check(struct core *c)
+static void ap_tsc(struct core *c)
 {
-    s64 ahead = INT64_MIN, behind = INT64_MAX;   // the difference is at least the one and at most the other
-    for (u32 round = 1; round <= TSC_ROUNDS; round++) {
-        u64 t0 = cpu_rdtsc();
-        __atomic_store_n(&c->tsc_ask, round, __ATOMIC_RELEASE);
-        while (__atomic_load_n(&c->tsc_answer, __ATOMIC_ACQUIRE) != round) cpu_pause();
-        u64 t1 = cpu_rdtsc();
-        s64 low = (s64)(c->tsc - t1), high = (s64)(c->tsc - t0);
-        if (low > ahead) ahead = low;
-        if (high < behind) behind = high;
-    }
-    u64 off = ahead > 0 ? (u64)ahead : behind < 0 ? (u64)-behind : 0, ns = muldiv64(off, NS_PER_SEC, hwtimer_tsc_hz());
-    if (ns <= TSC_LIMIT_NS) return;
-    log_warn("the TSC of core %u (APIC id %u) is %llu ns %s the boot core's; time jumps between cores, which guests may notice", c->id,
-             c->apic_id, (unsigned long long)ns, ahead > 0 ? "ahead of" : "behind");
+    s64 was = tsc_ahead(c), is = was ? tsc_align(c) : 0;
+    tsc_release(c);
+    if (tsc_ns(is) > TSC_LIMIT_NS)
+        log_warn("the TSC of core %u (APIC id %u) is %llu ns %s the boot core's and cannot be moved; time jumps between cores, which guests may "
+                 "notice", c->id, c->apic_id, (unsigned long long)tsc_ns(is), is > 0 ? "ahead of" : "behind");
+    else if (tsc_ns(was) > TSC_LIMIT_NS)
+        log_info("the TSC of core %u was %llu ns %s the boot core's and has been moved", c->id, (unsigned long long)tsc_ns(was),
+                 was > 0 ? "ahead of" : "behind");
 }
 
 // ---- on the new core ----
@@ -94,7 +78,7 @@ NORETURN void ap_main(struct core *c)
     }
     lapic_init_other();
     ap_set_state(c, CORE_ALIVE);
-    ap_tsc_answer(c);
+    tsc_follow(c);
     cores_park(c);
 }
 
@@ -188,7 +172,7 @@ static void ap_start(u32 apic_id)
                  (unsigned long long)(PATIENCE_NS / NS_PER_SEC));
         return;
     }
-    if (ap_state(c) == CORE_ALIVE) ap_tsc_check(c);
+    if (ap_state(c) == CORE_ALIVE) ap_tsc(c);
     (void)ap_wait(c, CORE_ALIVE, PATIENCE_NS);
     if (ap_state(c) != CORE_PARKED) {
         log_warn("the core with APIC id %u lacks features that the boot core has; Cupel goes on without it", apic_id);

@@ -69,6 +69,8 @@ static void native_enter(u64 fn, u64 cpu)
     cpu_irq_restore(flags);
 }
 
+static u32 native_apic_id(unsigned core) { return cores_get(core)->apic_id; }
+
 const char *assay_native_open(struct assay_native *n)
 {
     u64 phys = pmem_alloc(ASSAY_WINDOW, LARGE);
@@ -81,6 +83,6 @@ const char *assay_native_open(struct assay_native *n)
     n->lapic = lapic_phys();
     n->ioapic = acpi_info()->ioapics ? acpi_info()->ioapic[0].phys : 0;
     n->enter = native_enter;
-    n->apic_id = cores_apic_id;
+    n->apic_id = native_apic_id;
     return NULL;
 }

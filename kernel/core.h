@@ -57,7 +57,9 @@ struct core {
     u32 state;                      // enum core_state
     void (*fn)(void *);             // valid from CORE_STARTED on
     void *arg;
-    u32 tsc_ask, tsc_answer;        // ap.c: rounds of the TSC check
+    u32 tsc_ask, tsc_answer;        // tsc.c: number of the question, and of the last that was answered
+    u32 tsc_what;
+    s64 tsc_by;
     u64 tsc;
     bool stopped;                   // has heard of cores_stop_others
     bool flush;                     // cores_flush wants this core's answer

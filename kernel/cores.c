@@ -53,8 +53,7 @@ void cores_add(struct core *c)
 }
 
 unsigned cores_count(void) { return __atomic_load_n(&cores.count, __ATOMIC_ACQUIRE); }
-
-u32 cores_apic_id(unsigned id) { return cores.core[id]->apic_id; }
+struct core *cores_get(unsigned id) { return id < cores_count() ? cores.core[id] : NULL; }
 
 // ---- the contract ----
 

@@ -11,12 +11,12 @@ void cores_init(void);
 void cores_add(struct core *c);
 // All of them, those given to I/O included.
 unsigned cores_count(void);
-// APIC id of core `id`, which there is. Any context.
-u32 cores_apic_id(unsigned id);
 // The last core that plat_core_count counts is for I/O, and it counts it no more. Boot core, before the vCPUs' cores start.
 void cores_give_to_io(unsigned id);
 // Interrupt `vector` on core `id`. Any context.
 void cores_send(unsigned id, u8 vector);
+// The record of core `id`, of those that there are.
+struct core *cores_get(unsigned id);
 // On a new core, last of all: waits for plat_core_start, taking interrupts, and runs its function.
 NORETURN void cores_park(struct core *c);
 

@@ -5,7 +5,7 @@
 #include "kernel/base/types.h"
 
 enum {
-    MSR_TSC_DEADLINE = 0x6e0, MSR_APIC_BASE = 0x1b, MSR_PAT = 0x277, MSR_X2APIC = 0x800,
+    MSR_TSC = 0x10, MSR_TSC_ADJUST = 0x3b, MSR_TSC_DEADLINE = 0x6e0, MSR_APIC_BASE = 0x1b, MSR_PAT = 0x277, MSR_X2APIC = 0x800,
 };
 #define MSR_EFER    0xc0000080u
 #define MSR_GS_BASE 0xc0000101u

@@ -1,7 +1,7 @@
 // Time and the hardware timer.
 //
 // Nanoseconds are the TSC since calibration times a fixed-point factor: one multiplication, any context, no lock, the same on all cores as
-// long as the TSC is (invariant TSC, told if absent). The timer is one-shot and armed for the earliest of the users' deadlines; an
+// the TSC is (tsc.c; it is invariant, told if not). The timer is one-shot and armed for the earliest of the users' deadlines; an
 // interrupt that comes early (a deadline beyond the 32-bit counter's reach) finds nothing due and arms again.
 //
 // It is the boot core's, the others' stay masked: one place where timers run, as on a PC with one core. Another core that arms it notes

@@ -385,10 +385,10 @@ static void profile_report(void)
 
 static enum machine_end run(int *code)
 {
-    for (;;) {
+    while (!m.quit) {
         cores_release();
         u32 ev = cores_run();
-        if (m.quit) return MACHINE_QUIT;
+        if (m.quit) break;
         if (m.late) return MACHINE_TIMEOUT;
         if (ev & VCPU_EV_SHUTDOWN) {
             *code = m.cpu->shutdown_code;
@@ -400,6 +400,7 @@ static enum machine_end run(int *code)
         }
         if (ev & VCPU_EV_STOP) wait_while_stopped();
     }
+    return MACHINE_QUIT;
 }
 
 static void cores_bring_up(void)
@@ -432,10 +433,17 @@ enum machine_end machine_run(int *code)
     return end;
 }
 
+// Of whoever runs on core 0: to ask another vCPU would end his turn (machine_cores.c).
+static void request_stop(void)
+{
+    struct vcpu *v = vcpu_on_core(0);
+    if (v || m.cpu) vcpu_request_stop(v ? v : m.cpu);
+}
+
 static void limit_reached(void *opaque UNUSED)
 {
     m.late = true;
-    vcpu_request_stop(m.cpu);
+    request_stop();
 }
 
 enum machine_end machine_run_for(u64 ns, int *code)
@@ -488,7 +496,7 @@ bool machine_on_cores(unsigned n, void (*fn)(unsigned core, void *arg), void *ar
 void machine_quit(void)
 {
     m.quit = true;
-    vcpu_request_stop(m.cpu);
+    request_stop();
 }
 
 void machine_reset(void) { vcpu_request_reset(m.cpu); }
@@ -496,7 +504,7 @@ void machine_reset(void) { vcpu_request_reset(m.cpu); }
 void machine_stop(void)
 {
     m.stopped = true;
-    vcpu_request_stop(m.cpu);
+    request_stop();
 }
 
 void machine_cont(void)

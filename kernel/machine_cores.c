@@ -6,6 +6,10 @@
 // on a shared core to yield), or until another vCPU of the core is kicked. A vCPU that does not run is parked (tcg/run/park.c), so nobody
 // waits for it.
 //
+// Under icount whose turn it is must follow from what the guest executes, and from nothing else. So neither a kick that finds nothing to
+// do nor a stop by the monitor is a turn; a stop is asked of whoever runs, since another's kick would end his turn; and the slice goes on
+// over it.
+//
 // Standing still. Whoever ends with an event for the whole machine sets `hold`, asks every vCPU to yield (which, if it comes late, does no
 // harm) and goes to its waiting place; so does each core as its vCPU comes out. Core 0 waits until the others are there. Releasing is a new
 // generation, and a kick. Waiting is plat_idle under the BQL, so no kick is lost.
@@ -41,15 +45,25 @@ static bool wants_to_run(struct vcpu *v)
     return !v->halted || v->irq_look || __atomic_load_n(&v->exit_request, __ATOMIC_SEQ_CST);
 }
 
-static struct vcpu *next_vcpu(struct core_list *k)
+// The place in the circle of the first, from k->next on, that wants to run; k->n: none.
+static unsigned find_next(const struct core_list *k)
 {
     for (unsigned n = 0; n < k->n; n++) {
-        struct vcpu *v = k->cpu[(k->next + n) % k->n];
-        if (!wants_to_run(v)) continue;
-        k->next = (k->next + n + 1) % k->n;
-        return v;
+        unsigned i = (k->next + n) % k->n;
+        if (wants_to_run(k->cpu[i])) return i;
     }
-    return NULL;
+    return k->n;
+}
+
+// One turn. Returns the events that ended it. It counts as one, so that it is the next one's turn, if anything was executed and if it was
+// not merely interrupted by what the whole machine has to do.
+static u32 core_turn(struct core_list *k, unsigned i)
+{
+    struct vcpu *v = k->cpu[i];
+    u64 before = v->n_exits;
+    u32 ev = vcpu_run(v);
+    if (v->n_exits != before) k->next = ev & (VCPU_EV_YIELD | VCPU_EV_HALT) ? (i + 1) % k->n : i;
+    return ev;
 }
 
 static void core_idle(struct core_list *k)
@@ -73,9 +87,9 @@ static void hold_all(u32 events)
 static void core_run(struct core_list *k)
 {
     while (!held()) {
-        struct vcpu *v = next_vcpu(k);
-        u32 ev = v ? vcpu_run(v) : 0;
-        if (!v) core_idle(k);
+        unsigned i = find_next(k);
+        u32 ev = i < k->n ? core_turn(k, i) : 0;
+        if (i == k->n) core_idle(k);
         if (ev & EVENTS) hold_all(ev & EVENTS);
     }
 }
@@ -176,7 +190,7 @@ void cores_release(void)
     __atomic_add_fetch(&cores.generation, 1, __ATOMIC_SEQ_CST);
     for (unsigned k = 1; k < cores.n; k++) plat_core_kick(k);
     bql_lock();
-    if (cores.shared) timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
+    if (cores.shared && !timer_armed(&cores.slice)) timer_mod_ns(&cores.slice, clock_ns(CLOCK_VIRTUAL_) + SLICE_NS);
     bql_unlock();
 }
 
@@ -184,8 +198,5 @@ u32 cores_run(void)
 {
     core_run(&cores.core[0]);
     wait_for_others();
-    bql_lock();
-    timer_del(&cores.slice);
-    bql_unlock();
     return __atomic_load_n(&cores.events, __ATOMIC_SEQ_CST);
 }

@@ -9,6 +9,8 @@
 //            Now and then a TLB flush sends NMIs into it, which may hit between STI and HLT.
 //   timer    every core arms the one timer, now early, now late, and sleeps until its callback, on core 0, kicks it
 //   memory   pages, heap and code caches taken and given back
+//   tsc      core 0 moves each other core's TSC away, ahead and behind, and lets it be aligned as at the start; then nobody may read a time
+//            before what another has read. A machine whose TSCs stay where they are (QEMU's) does without the first half, and says so
 //   unmap    one core holds the BQL and exchanges a page behind an address that all others have just read and that they, waiting for
 //            the BQL with interrupts off, read again
 //   lines    everybody writes to the log; the test outside sees whether lines are whole
@@ -24,12 +26,14 @@
 #include "kernel/core.h"
 #include "kernel/cores.h"
 #include "kernel/cpu.h"
+#include "kernel/hwtimer.h"
 #include "kernel/plat.h"
 #include "kernel/pmem.h"
 #include "kernel/selftest.h"
+#include "kernel/tsc.h"
 #include "kernel/vmem.h"
 
-enum { LOCK_ROUNDS = 3000, HOPS = 10000, TIMER_ROUNDS = 40, MEMORY_ROUNDS = 2000, UNMAP_ROUNDS = 100, LINES = 20, BLOCKS = 4 };
+enum { LOCK_ROUNDS = 3000, TSC_ROUNDS = 1000, HOPS = 10000, TIMER_ROUNDS = 40, MEMORY_ROUNDS = 2000, UNMAP_ROUNDS = 100, LINES = 20, BLOCKS = 4 };
 #define WATCH_NS 20000000000ull
 #define STALL_NS 15000000000ull
 
@@ -60,6 +64,9 @@ static struct {
     u32 done;
     // timer
     u64 watch_ns;
+    // tsc
+    unsigned moved;
+    u64 tsc, ns;
     // unmap
     u64 window, page[2], owned;
 } st;
@@ -257,6 +264,45 @@ static void step_memory(struct mine *m)
     st_expect(m, *(volatile u64 *)rx == m->id + 1);
 }
 
+// Core 0, c in tsc_follow. Nothing else may look at c's time meanwhile.
+static void tsc_spoil(struct mine *m, struct core *c, s64 by)
+{
+    tsc_move(c, by);
+    s64 is = tsc_ahead(c);
+    if ((by < 0 ? -is : is) < (by < 0 ? -by : by) / 2) return;           // it cannot be moved
+    st.moved++;
+    st_expect(m, tsc_align(c) == 0);
+}
+
+static void tsc_move_others(struct mine *m)
+{
+    s64 step = (s64)hwtimer_tsc_hz() / 16;
+    for (unsigned i = 1; i < st.cores; i++) {
+        struct core *c = cores_get(i);
+        tsc_spoil(m, c, step);
+        tsc_spoil(m, c, -step);
+        tsc_release(c);
+    }
+    log_info("selftest cores: TSCs of %u of %u cores could be moved", st.moved / 2, st.cores - 1);
+    st_expect(m, st.moved == 0 || st.moved == 2 * (st.cores - 1));
+}
+
+static void step_tsc(struct mine *m)
+{
+    if (m->id == 0) tsc_move_others(m);
+    else tsc_follow(core_self());
+    st_barrier();
+    for (unsigned i = 0; i < TSC_ROUNDS; i++) {
+        bql_lock();
+        u64 tsc = cpu_rdtsc(), ns = plat_time_ns();
+        st_expect(m, tsc >= st.tsc && ns >= st.ns);
+        st.tsc = tsc;
+        st.ns = ns;
+        bql_unlock();
+    }
+    st_moved();
+}
+
 // Two pages, which hold 0 and 1, take turns behind one address. The owner waits for nobody while it holds the BQL, which core 0's
 // handlers need.
 static void step_unmap(struct mine *m)
@@ -333,6 +379,7 @@ static const struct { const char *name; void (*prepare)(void); void (*run)(struc
     {"kicks, many tokens", prepare_tokens, step_kicks, judge_kicks},
     {"timer", NULL, step_timer, NULL},
     {"memory", NULL, step_memory, NULL},
+    {"tsc", NULL, step_tsc, NULL},
     {"unmap", prepare_unmap, step_unmap, NULL},
     {"lines", NULL, step_lines, NULL},
 };

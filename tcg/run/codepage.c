@@ -76,8 +76,8 @@ static bool store_on_its_way(const struct vcpu *c, u64 page)
     return false;
 }
 
-// NONE -> NEW -> YES, for whoever comes first; others wait for it. Nobody else ends NEW, so the wait is this vCPU's own. A store may take
-// YES back to NONE at once; then the claim fails.
+// NONE -> NEW -> YES, for whoever comes first; others wait for it. Nobody else ends NEW, so the wait is this vCPU's own; it ends NEW while
+// it is still parked, since one of the others may run alone by now. A store may take YES back to NONE at once; then the claim fails.
 static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
 {
     struct tcg *t = c->tcg;
@@ -98,8 +98,9 @@ static void make_code_page(struct vcpu *c, struct code_page *p, u64 page)
         }
         tb_unlock(t, irqs);
         if (!mine) continue;
-        vcpus_wait_passed(c);
+        vcpus_park_until_passed(c);
         __atomic_store_n(&p->state, CODE_PAGE_YES, __ATOMIC_SEQ_CST);
+        vcpu_unpark(c);
         return;
     }
 }

@@ -9,7 +9,8 @@
 // translated code takes) or asks later whether they have (vcpus_passed, for what is not urgent). A vCPU notes the epoch by copying it to
 // c->seen: its earlier stores come before that one, its later loads after the load of the epoch, since x86 keeps both orders.
 //
-// Two vCPUs may wait for each other: who waits is parked, so both are released.
+// Two vCPUs may wait for each other: who waits is parked, so both are released. But unparking takes as long as another runs alone, who may
+// be waiting for what this one has promised: that is done before (vcpus_park_until_passed).
 //
 // Running alone (exclusive) is for what cannot be done beside others: emptying the code cache, a locked access over two pages. The owner
 // waits until all others are parked. A vCPU that unparks looks once more: either it sees the owner, or the owner sees it unparked.
@@ -17,7 +18,10 @@
 #include "tcg/irq.h"
 #include "tcg/run/tcg.h"
 
-enum { KICK_AGAIN = 1 << 14 };     // turns of a waiting loop after which those waited for are kicked once more
+enum {
+    KICK_AGAIN = 1 << 14,          // turns of a waiting loop after which those waited for are kicked once more
+    LATE_TURNS = 1 << 10,          // the stress build now and then unparks late, as a vCPU does whose processor was taken away
+};
 
 static bool is_parked(const struct vcpu *v) { return __atomic_load_n(&v->parked, __ATOMIC_SEQ_CST); }
 static struct vcpu *owner(const struct tcg *t) { return __atomic_load_n(&t->exclusive, __ATOMIC_SEQ_CST); }
@@ -37,6 +41,7 @@ void vcpu_park(struct vcpu *c) { __atomic_store_n(&c->parked, 1, __ATOMIC_SEQ_CS
 void vcpu_unpark(struct vcpu *c)
 {
     struct tcg *t = c->tcg;
+    for (unsigned n = tcg_dice(c, 8) ? LATE_TURNS : 0; n; n--) plat_relax(n);
     for (;;) {
         __atomic_store_n(&c->parked, 0, __ATOMIC_SEQ_CST);
         struct vcpu *o = owner(t);
@@ -80,7 +85,7 @@ bool vcpus_passed(const struct vcpu *c, u32 epoch)
     return true;
 }
 
-void vcpus_wait_passed(struct vcpu *c)
+void vcpus_park_until_passed(struct vcpu *c)
 {
     struct tcg *t = c->tcg;
     if (!tcg_shared(t)) return;
@@ -95,8 +100,13 @@ void vcpus_wait_passed(struct vcpu *c)
             plat_relax(turn);
         }
     }
-    vcpu_unpark(c);
     profile_leave(&c->prof, was);
+}
+
+void vcpus_wait_passed(struct vcpu *c)
+{
+    vcpus_park_until_passed(c);
+    vcpu_unpark(c);
 }
 
 void exclusive_begin(struct vcpu *c)

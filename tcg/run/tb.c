@@ -241,7 +241,7 @@ static struct tb *tb_new(struct vcpu *c, u64 cs_base, u32 mode)
     struct tb *tb = NULL;
     u8 was = profile_enter(&c->prof, PROF_TRANSLATE);
     for (unsigned n = 0; !tb; n++) {
-        if (n == TRIES_BESIDE_OTHERS) exclusive_begin(c);
+        if (n == TRIES_BESIDE_OTHERS || tcg_dice(c, 64)) exclusive_begin(c);
         tb = tb_register(c, tb_make(c, cs_base, mode));
     }
     exclusive_end(c);

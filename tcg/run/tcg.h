@@ -254,6 +254,7 @@ void vcpu_pass(struct vcpu *c);                        // once a turn of the loo
 void vcpu_park(struct vcpu *c);                        // c does nothing until unparked (idle, not running, waiting)
 void vcpu_unpark(struct vcpu *c);
 void vcpus_wait_passed(struct vcpu *c);                // returns when every other vCPU has passed or was parked. Parks c meanwhile
+void vcpus_park_until_passed(struct vcpu *c);          // the same, but c stays parked: for what others wait for, who may run alone
 u32 vcpus_epoch_next(struct tcg *t);                   // names this moment for vcpus_passed. Any context
 bool vcpus_passed(const struct vcpu *c, u32 epoch);    // has every vCPU but c passed since? Any context
 void exclusive_begin(struct vcpu *c);                  // all other vCPUs are parked when it returns

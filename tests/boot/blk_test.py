@@ -363,7 +363,52 @@ def test_plane_intx():
     fsck_clean("intx", path)
 
 
+def bars_elsewhere(m, device):
+    """The first 40 bytes of a function's configuration space, with its BARs where they are and at a free place, for a shell's printf."""
+    out, _ = m.shell("cat /sys/bus/pci/devices/*/resource")
+    ends = [int(x, 16) for x in re.findall(r"^0x\w+ 0x(\w+) 0x\w+$", out, re.M)]
+    free = (max(e for e in ends if e < 0xfec00000) | 0xffffff) + 1
+    out, _ = m.shell(f"hexdump -v -n 40 -e '1/1 \"%02x\"' {device}/config")
+    head = bytearray.fromhex(re.search(r"[0-9a-f]{80}", out).group())
+    head[4:6] = (0x0006).to_bytes(2, "little")                     # memory and DMA on
+    other, at = bytearray(head), 0x10
+    while at < 0x28:
+        bar = int.from_bytes(head[at:at + 4], "little")
+        if bar & ~0xf and not bar & 1:
+            other[at:at + 4] = (free | bar & 0xf).to_bytes(4, "little")
+            free += 1 << 20
+        at += 8 if bar & 6 == 4 else 4
+    check("plane, BARs on the move: there is one to move", head != other and free < 0xfec00000, head.hex())
+    return ["".join(f"\\x{b:02x}" for b in x) for x in (head, other, head[:4] + b"\0\0" + head[6:])]
+
+
+def test_plane_remap():
+    """The memory map changes under the I/O thread's hands: another function's BARs move, vanish and come back while the disk is busy."""
+    data = random.Random(7).randbytes(6 << 20)
+    src = tempfile.mkdtemp(dir=TMP)
+    with open(os.path.join(src, "data"), "wb") as f:
+        f.write(data)
+    path = image("remap.img", 96, ["-d", src])
+    m = boot("-smp", "2", "-device", "virtio-rng-pci", "-drive", f"file={path},if=none,id=d0,format=raw", *PLANE, log="plane-remap")
+    out, _ = m.shell("for d in /sys/bus/pci/devices/*; do [ $(cat $d/device) = 0x1044 ] && echo $d && basename $d >/sys/bus/pci/drivers/virtio-pci/unbind; done")
+    device = re.search(r"/sys/bus/pci/devices/\S+", out).group()
+    here, there, nowhere = bars_elsewhere(m, device)
+    m.shell("mount -t ext4 /dev/vda /mnt; { i=0; while [ $i -lt 12 ]; do cp /mnt/data /mnt/copy$((i % 3)); sync; echo 3 >/proc/sys/vm/drop_caches;"
+            " sha256sum /mnt/copy$((i % 3)); i=$((i + 1)); done >/tmp/sums; touch /tmp/done; } & true")
+    out, code = m.shell(f"n=0; while [ ! -e /tmp/done ]; do printf '{there}' >{device}/config; printf '{nowhere}' >{device}/config;"
+                        f" printf '{here}' >{device}/config; n=$((n + 1)); done; echo moves $n; cat /tmp/sums", 240)
+    moves = int(re.search(r"moves (\d+)", out).group(1))
+    check("plane, BARs on the move: data", out.count(sha(data)) == 12, out)
+    check("plane, BARs on the move: they moved", moves > 300, moves)
+    print(f"plane, BARs on the move: {moves} rounds", flush=True)
+    out, _ = m.shell(f"umount /mnt; basename {device} >/sys/bus/pci/drivers/virtio-pci/bind; head -c 64 /dev/hwrng | wc -c")
+    check("plane, BARs on the move: the device still works", "64" in out.split(), out)
+    check_dmesg(m)
+    end(m, "plane-remap")
+    fsck_clean("plane-remap", path)
+
+
 for t in (test_queues, test_raw, test_errors, test_kill) if QUICK else (
-        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill, test_power, test_plane, test_plane_intx):
+        test_queues, test_through, test_direct, test_raw, test_reset, test_errors, test_kill, test_power, test_plane, test_plane_intx, test_plane_remap):
     case(t)
 finish()

@@ -6,7 +6,8 @@ Exact: icount.S measures stretches of code of known length by its TSC; every row
 and arms a timer one instruction later).
 Deterministic: boots of Debian's kernel that work, sleep and power off must agree in every byte of the console (time stamps included), in the
 number of instructions, the virtual time and the hash of RAM: run by run, with the guest's idle time slept or skipped, with every engine, and on
-a busy host. On the bare machine the small guest gives the same as hosted. What must make a difference (shift, seed, the RTC's base) is seen to make one."""
+a busy host. Several vCPUs (race.S, and Linux on two) take turns at the same instructions in every run, even if the monitor stops the
+machine in between. On the bare machine the small guest gives the same as hosted. What must make a difference (shift, seed, the RTC's base) is seen to make one."""
 import gzip
 import os
 import re
@@ -14,12 +15,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 from linux import BAD
 from machine import BUILD, ROOT, SLOW, case, check, finish, guest_args, hosted, metal, skip
 
 CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
 KERNEL = os.path.join(BUILD, "tests", "icount.elf")
+KERNEL_SMP = os.path.join(BUILD, "tests", "race.elf")
+HERE = os.path.dirname(os.path.abspath(__file__))
 EXIT = ["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]
 QEMU_DIFFERS = {"rep-movs", "rep-stos", "rep-cmps", "ud", "int", "timer", "timer-branches", "timer-strings", "timer-mmio", "hlt", "sti", "sti-mmio",
                 "popf", "self-ipi", "mmio"}
@@ -28,6 +32,7 @@ exec </dev/console >/dev/console 2>&1
 date
 i=0; while [ $i -lt 20 ]; do /bin/true || echo bad; i=$((i + 1)); done; echo done $i
 seq 1 3000 | sort -rn | md5sum
+for k in 1 2 3; do seq 1 ${k}000 | sort -r | md5sum & done; wait
 awk 'BEGIN { x = 1; for (i = 0; i < 20; i++) x = (x + 2 / x) / 2; printf "%.12f\n", x }'
 sleep 1
 echo urandom $(head -c 16 /dev/urandom | md5sum)
@@ -63,7 +68,7 @@ def small(shift, *args):
 
 
 def test_exact():
-    expected = len(re.findall(r"^\s+(?:END|CAUGHT)\s+[\w-]+,", open(os.path.join(os.path.dirname(__file__), "icount.S")).read(), re.M))
+    expected = len(re.findall(r"^\s+(?:END|CAUGHT)\s+[\w-]+,", open(os.path.join(HERE, "icount.S")).read(), re.M))
     for shift in (0, 3, 10):
         first = small(shift)
         rows = rows_of(first[0])
@@ -76,6 +81,40 @@ def test_exact():
                      ["-d", "icount,profile"]):
             check(f"shift={shift} {args[1]}: the same", small(shift, *args) == first)
     return rows
+
+
+# ---- several vCPUs ----
+SLICE_NS = 4000000                               # kernel/machine_cores.c
+PHASES = re.findall(r"^phases:(.*?)^phases_end", open(os.path.join(HERE, "race.S")).read(), re.M | re.S)[0].count(".long")
+
+
+def smp(cpus, shift, accel="", *args):
+    return run([CUPEL, "-kernel", KERNEL_SMP, "-append", f"cpus={cpus}", "-smp", str(cpus), "-m", "64", "-nographic", "-no-reboot", *EXIT,
+                "-icount", f"shift={shift}", "-accel", f"tcg,thread=single{accel}", "-d", "icount", *args], 60, f"{cpus} vCPUs {shift} {accel} {args}")
+
+
+def test_turns(cpus, shift):
+    """A vCPU that reads its TSC without end misses the others' turns and nothing else; a turn ends at the first instruction at which SLICE_NS
+    are over."""
+    name = f"{cpus} vCPUs, shift={shift}"
+    first = smp(cpus, shift)
+    out = first[0].replace(b"\r", b"").decode()
+    hashes = re.findall(r"^phase (\w+) (\w{8}) \w{8}$", out, re.M)
+    check(f"{name}: ran to its end", first[2] == 0x21 and len(hashes) == PHASES, f"exit code {first[2]}: {out}")
+    check(f"{name}: all mixed", len({h for _, h in hashes[1:]}) == PHASES - 1 and all(int(h, 16) for _, h in hashes[1:]), hashes)
+    turns = [[int(x, 16) for x in m] for m in re.findall(r"^turn (\w{8}) (\w{8}) (\w{8}) (\w{8})$", out, re.M)]
+    missed = (cpus - 1) * (-(-SLICE_NS >> shift) << shift) + (8 << shift)
+    check(f"{name}: turns to the instruction", [t[0] for t in turns] == list(range(cpus)) and all(t[1] > 0 and t[2] == t[3] == missed for t in turns),
+          f"{turns}, not {missed}")
+    return first
+
+
+def test_smp():
+    for cpus in (2, 3):
+        first = {shift: test_turns(cpus, shift) for shift in (0, 3, 10)}
+        check(f"{cpus} vCPUs: the shift matters", len({x[0] for x in first.values()}) == 3)
+        for accel, *args in ((",exit=poll",), (",chain=off",), (",tb-size=8",), (",exit=poll,chain=off",), ("", "-icount", "shift=3,sleep=off")):
+            same(f"{cpus} vCPUs {accel} {args}", smp(cpus, 3, accel, *args), first[3])
 
 
 def test_peer():
@@ -112,6 +151,17 @@ def linux(guest, *args):
     return run([CUPEL, *guest, "-device", "virtio-rng-pci", "-d", "icount", *args], 120, f"Linux {args}")
 
 
+def busy(n):
+    """n processes that keep the host's processors busy."""
+    return [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+
+
+def end(processes):
+    for p in processes:
+        p.kill()
+        p.wait()
+
+
 def field(out, pattern):
     m = re.search(pattern.encode(), out.replace(b"\r", b""), re.M)
     return m.group(1).decode() if m else None
@@ -131,13 +181,11 @@ def test_deterministic():
         check("Linux: the RTC's base", field(out, r"^(Sat Jan +1 00:00:\d\d UTC 2000)"), field(out, r"^(\w+ \w+ +\d+ .*\d{4})"))
         for args in ([], ["-icount", "shift=3,sleep=on"], ["-accel", "tcg,chain=off"], ["-accel", "tcg,exit=poll"], ["-accel", "tcg,tb-size=4"]):
             same(f"again {args}", linux(guest, "-icount", "shift=3,sleep=off", *args), first)
-        spin = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(3)]
+        spin = busy(3)
         try:
             same("busy host, with the profiler on", linux(guest, "-icount", "shift=3,sleep=on", "-d", "profile"), first)
         finally:
-            for p in spin:
-                p.kill()
-                p.wait()
+            end(spin)
         other = linux(guest, "-icount", "shift=4,sleep=off", "-seed", "1", "-rtc", "base=2026-01-31T23:59:58")
         check("another shift, seed and base: powered off", other[2] == 0, other[0][-500:])
         check("another shift: another count", other[1] != line, line)
@@ -148,6 +196,42 @@ def test_deterministic():
         free = linux_free(guest)
         for name, pattern in (("sorted numbers", r"^done 20\n(\w{32})"), ("floating point", r"^(1\.41421\d+)")):
             check(f"as without icount: {name}", field(free, pattern) and field(free, pattern) == field(out, pattern), field(free, pattern))
+
+
+def stopped(guest, *args):
+    """A run that the monitor stops and lets go a few times: its line of -d icount."""
+    m = hosted(*guest, "-device", "virtio-rng-pci", "-d", "icount", *args, log="stopped")
+    m.expect("Linux version", 60)
+    m.send("\x01c")
+    m.expect(r"\(cupel\) ")
+    for n in range(12):
+        for command in ("stop\r", "cont\r"):
+            m.send(command)
+            m.expect(re.escape(command.strip()) + r"[^(]*\(cupel\) ")
+        time.sleep(0.05 + n % 3 * 0.03)
+    m.wait(120)
+    return re.search(r"^icount: .*$", m.text, re.M).group(0)
+
+
+def test_linux_smp():
+    """Two vCPUs: the same schedule whatever the host does."""
+    args = ("-smp", "2", "-icount", "shift=3,sleep=off", "-accel")
+    with tempfile.TemporaryDirectory(prefix="cupel-icount-") as tmp:
+        guest = overlay(tmp)
+        first = linux(guest, *args, "tcg,thread=single")
+        text = first[0].decode(errors="replace")
+        check("Linux on 2 vCPUs: powered off", first[2] == 0 and all(x in text for x in ("Power down", "done 20", " 2 CPU,")), text[-800:])
+        both = field(first[0], r"^LOC: +(\d{3,} +\d{3,})")
+        check("Linux on 2 vCPUs: both worked", both, text[-2000:])
+        bad = [x for x in text.splitlines() if x.startswith("[") and BAD.search(x)]
+        check("Linux on 2 vCPUs: log", not bad, "\n".join(bad[:5]))
+        spin = busy(2)
+        try:
+            same("Linux on 2 vCPUs, another engine, busy host", linux(guest, *args, "tcg,thread=single,tb-size=8,exit=poll"), first)
+        finally:
+            end(spin)
+        line = stopped(guest, *args, "tcg,thread=single")
+        check("Linux on 2 vCPUs, stopped now and then: count, time, RAM", line == first[1], f"{first[1]} and {line}")
 
 
 def linux_free(guest):
@@ -217,8 +301,10 @@ def test_monitor():
 
 
 case(test_exact)
+case(test_smp)
 case(test_peer)
 case(test_deterministic)
+case(test_linux_smp)
 case(test_monitor)
 case(test_metal)
 finish()

@@ -10,9 +10,10 @@ import subprocess
 import time
 
 from linux import BAD, shell_checks
-from machine import BUILD, GUEST, PROMPT, case, check, finish, hosted, initrd_with
+from machine import BUILD, GUEST, PROMPT, SLOW, case, check, finish, hosted, initrd_with
 
 SMP = os.path.join(BUILD, "tests", "smp")
+CUPEL = os.environ.get("CUPEL", os.path.join(BUILD, "cupel"))
 SECONDS = float(os.environ.get("CUPEL_SMP_SECONDS", "3"))
 ROUNDS = int(os.environ.get("ROUNDS", "1"))
 MS = int(SECONDS * 1000)
@@ -73,6 +74,18 @@ def test_native():
         check(f"native: smp {what}", p.returncode == 0 and "FAIL" not in p.stdout, f"{p.returncode}: {p.stdout}{p.stderr}")
 
 
+def test_race(cpus, accel=None):
+    """race.S: vCPUs that race without an operating system, for the same code page among other things."""
+    name = f"race, {cpus} vCPUs" + (f", {accel}" if accel else "")
+    argv = [CUPEL, "-kernel", os.path.join(BUILD, "tests", "race.elf"), "-append", f"cpus={cpus}", "-smp", str(cpus), "-m", "64", "-nographic",
+            "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", *(("-accel", f"tcg,{accel}") if accel else ())]
+    try:
+        p = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=120 * SLOW)
+        check(name, p.returncode == 0x21 and p.stdout.count(b"phase ") == 8, f"exit code {p.returncode}: {p.stdout}")
+    except subprocess.TimeoutExpired as e:
+        check(name, False, f"does not end: {e.stdout}")
+
+
 def test_engine(cpus, accel, scale, whole=False):
     name = f"{cpus} vCPUs" + (f", {accel}" if accel else "")
     m = boot(cpus, accel, name.replace(", ", "-"), "-no-reboot")
@@ -83,18 +96,27 @@ def test_engine(cpus, accel, scale, whole=False):
     end(m, name)
 
 
-def test_one_processor():
-    """Four vCPUs where the host gives one processor: they take turns without being told."""
+def test_processors(processors, told=None):
+    """Four vCPUs where the host gives fewer processors: they take turns without being told. Where it does not tell (a quota, taskset later on),
+    each has a thread of its own."""
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
+    name = f"{processors} processor{'s' if processors > 1 else ''}" + (f", told of {told}" if told else "")
+    os.sched_setaffinity(0, set(sorted(allowed)[:processors]))
+    if told:
+        os.environ.update(LD_PRELOAD=os.path.join(BUILD, "tests", "processors.so"), PROCESSORS=str(told))
     try:
-        m = boot(4, None, "one-processor", "-no-reboot")
+        m = boot(4, None, name.replace(", ", "-").replace(" ", "-"), "-no-reboot")
     finally:
         os.sched_setaffinity(0, allowed)
-    check("one processor: one thread runs vCPUs", len(os.listdir(f"/proc/{m.proc.pid}/task")) < 4, os.listdir(f"/proc/{m.proc.pid}/task"))
-    count(m, 4, "one processor")
-    run(m, f"stress {MS // 5}", "one processor")
-    end(m, "one processor")
+        os.environ.pop("LD_PRELOAD", None)
+    m.send("\x01c")
+    m.expect(r"\(cupel\) ")
+    out = monitor(m, "info sync-profile")
+    m.send("\x01c")
+    check(f"{name}: {told or processors} threads run vCPUs", len(re.findall(r"^core \d+", out, re.M)) == (told or processors), out)
+    count(m, 4, name)
+    run(m, f"stress {MS // 5}", name)
+    end(m, name)
 
 
 def test_offline():
@@ -162,13 +184,19 @@ def test_whole():
 
 for _ in range(ROUNDS):
     case(test_native)
+    for accel in (None, None, "exit=poll", "chain=off", "thread=single"):
+        case(test_race, 2, accel)
+    case(test_race, 4)
     case(test_engine, 4, None, 0.6, whole=True)
     case(test_engine, 2, None, 0.6)
     case(test_engine, 2, "thread=single", 0.2)
     case(test_engine, 2, "exit=poll", 0.2)
     case(test_engine, 2, "chain=off", 0.1)
     case(test_engine, 2, "tb-size=4", 0.1)
-    case(test_one_processor)
+    case(test_processors, 1)
+    if len(os.sched_getaffinity(0)) > 2:         # else it is what test_engine(4) did
+        case(test_processors, 2)
+    case(test_processors, min(2, len(os.sched_getaffinity(0))), 4)
     case(test_offline)
     case(test_whole)
 finish()

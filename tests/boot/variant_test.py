@@ -44,21 +44,31 @@ def test_work():
     check("no sanitizer's report", not REPORT.search(m.text), REPORT.findall(m.text)[:3])
 
 
-def test_icount():
+def test_icount(guest, last, *options):
     """Wherever blocks end and however often they are made anew: the same instructions, time and RAM as in the normal program."""
-    plain, kernel = os.path.join(BUILD, "cupel"), os.path.join(BUILD, "tests", "icount.elf")
+    plain, kernel, name = os.path.join(BUILD, "cupel"), os.path.join(BUILD, "tests", guest), f"icount: {guest}"
     if not os.path.exists(plain) or not os.path.exists(kernel):
-        skip("icount", f"no {plain} or no {kernel}")
+        skip(name, f"no {plain} or no {kernel}")
         return
     args = ["-kernel", kernel, "-m", "64", "-nographic", "-no-reboot", "-device", "isa-debug-exit,iobase=0xf4", "-icount", "shift=1,sleep=off",
-            "-d", "icount"]
+            "-d", "icount", *options]
     mine, normal = (subprocess.run([x, *args], stdin=subprocess.DEVNULL, capture_output=True, timeout=240) for x in (os.environ["CUPEL"], plain))
-    check("icount: exit code", mine.returncode == normal.returncode == 0x21, f"{mine.returncode} {normal.returncode} {mine.stderr[-2000:]}")
-    check("icount: rows", mine.stdout == normal.stdout and b"row self-ipi" in mine.stdout, mine.stdout[-500:])
+    check(f"{name}: exit code", mine.returncode == normal.returncode == 0x21, f"{mine.returncode} {normal.returncode} {mine.stderr[-2000:]}")
+    check(f"{name}: rows", mine.stdout == normal.stdout and last in mine.stdout, mine.stdout[-500:])
     line = [[x for x in p.stderr.splitlines() if x.startswith(b"icount: ")] for p in (mine, normal)]
-    check("icount: count, time, RAM", line[0] == line[1] and len(line[0]) == 1, line)
+    check(f"{name}: count, time, RAM", line[0] == line[1] and len(line[0]) == 1, line)
+
+
+def test_race():
+    """vCPUs on cores of their own that race for the same page of code, with the dice on."""
+    kernel = os.path.join(BUILD, "tests", "race.elf")
+    p = subprocess.run([os.environ["CUPEL"], "-kernel", kernel, "-append", "cpus=2", "-smp", "2", "-m", "64", "-nographic", "-no-reboot", "-device",
+                        "isa-debug-exit,iobase=0xf4"], stdin=subprocess.DEVNULL, capture_output=True, timeout=240)
+    check("race", p.returncode == 0x21 and not REPORT.search(p.stderr.decode()), f"{p.returncode} {p.stdout} {p.stderr[-2000:]}")
 
 
 case(test_work)
-case(test_icount)
+case(test_icount, "icount.elf", b"row self-ipi")
+case(test_icount, "race.elf", b"phase code", "-append", "cpus=3", "-smp", "3", "-accel", "tcg,thread=single")
+case(test_race)
 finish()
