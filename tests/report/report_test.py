@@ -244,6 +244,7 @@ def test_labels():
     check("versions", labels(metal, newer) == ["Cupel as OS, 0.1 a9c0ca1", "Cupel as OS, 0.1 bbbbbbb"], labels(metal, newer))
     check("machines", labels(metal, pc)[1] == "Cupel on bare metal" and labels(pc, pc | {"machine": {**pc["machine"], "cpu": "Ryzen"}})
           == ["Cupel on bare metal, Intel Core i5-8250U", "Cupel on bare metal, Ryzen"], labels(metal, pc))
+    check("counts", labels(metal, fixtures.counting())[1] == "Cupel as OS (counts)", labels(metal, fixtures.counting()))
     check("nothing differs", labels(metal, metal) == ["Cupel as OS, 0.json #1", "Cupel as OS, 1.json #2"], labels(metal, metal))
 
 
@@ -324,7 +325,8 @@ def test_real():
 
 def peers(file):
     program = os.path.join(ROOT, "tests", "bench", "assay_peers.py")
-    return subprocess.run([sys.executable, program, "--rounds", "1", "--out", path("peers.json"), file], capture_output=True, text=True, timeout=300)
+    argv = [sys.executable, program, "--rounds", "1", "--out", path("peers.json"), file]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300)
 
 
 def test_peers_refuse():
