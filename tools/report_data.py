@@ -97,15 +97,14 @@ def hypervisor_name(machine):
 def platform_name(doc):
     if doc["cupel"]["platform"] == "qemu":
         return "QEMU TCG"
-    if doc["cupel"]["platform"] == "hosted":
-        return "Cupel hosted"
-    return "Cupel as OS" if "hypervisor" in doc["machine"] else "Cupel on bare metal"
+    name = "Cupel hosted" if doc["cupel"]["platform"] == "hosted" else \
+        "Cupel as OS" if "hypervisor" in doc["machine"] else "Cupel on bare metal"
+    return name + (" (counts)" if doc["machine"]["counting"] else "")      # never to be taken for times
 
 
 DISTINCTIONS = (        # in this order, as far as they tell files apart
     platform_name,
     lambda d: cpu_name(d["machine"]),
-    lambda d: "instruction counts" if d["machine"]["counting"] else "times",
     lambda d: f"in {hypervisor_name(d['machine'])}" if "hypervisor" in d["machine"] else "no hypervisor",
     lambda d: cut(f"{d['cupel']['version']} {d['cupel']['build']}", 30),
     lambda d: cut(d["cupel"].get("emulator", ""), 40),

@@ -40,7 +40,8 @@ def facts(source):
     """One line: what was measured where and when."""
     under, cores, d = hypervisor_name(source.machine), source.machine["cores"], source.doc
     parts = [cpu_name(source.machine) + (f" under {under}" if under else ""), f"{cores} processors" if cores > 1 else "1 processor",
-             f"Cupel {cut(source.cupel['version'] + ' ' + source.cupel['build'], 40)}", f"{d['rounds']} rounds"]
+             f"Cupel {cut(source.cupel['version'] + ' ' + source.cupel['build'], 40)}",
+             f"{d['rounds']} round" + ("" if d["rounds"] == 1 else "s")]
     return " · ".join(parts + [d["started_utc"][:10]] if "started_utc" in d else parts)
 
 

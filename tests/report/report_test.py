@@ -26,6 +26,7 @@ import report_charts  # noqa: E402
 import report_data  # noqa: E402
 from machine import BUILD, case, check, finish, skip  # noqa: E402
 
+PAYLOAD = os.path.join(BUILD, "assay", "payload.elf")
 TMP = tempfile.mkdtemp(prefix="cupel-report-")
 DEBIAN_PYTHON = "/usr/bin/python3"      # the one that python3-jsonschema is for
 ALL = {"metal": fixtures.metal, "hosted": fixtures.hosted, "qemu": fixtures.qemu, "counting": fixtures.counting, "sparse": fixtures.sparse,
@@ -243,6 +244,7 @@ def test_labels():
     check("versions", labels(metal, newer) == ["Cupel as OS, 0.1 a9c0ca1", "Cupel as OS, 0.1 bbbbbbb"], labels(metal, newer))
     check("machines", labels(metal, pc)[1] == "Cupel on bare metal" and labels(pc, pc | {"machine": {**pc["machine"], "cpu": "Ryzen"}})
           == ["Cupel on bare metal, Intel Core i5-8250U", "Cupel on bare metal, Ryzen"], labels(metal, pc))
+    check("counts", labels(metal, fixtures.counting())[1] == "Cupel as OS (counts)", labels(metal, fixtures.counting()))
     check("nothing differs", labels(metal, metal) == ["Cupel as OS, 0.json #1", "Cupel as OS, 1.json #2"], labels(metal, metal))
 
 
@@ -319,6 +321,47 @@ def test_real():
     p = tool("assay_check.py", path("real.json"))
     check("what cupel writes is as it says", p.returncode == 0, p.stdout)
     page("real.html", path("real.json"))
+
+
+def peers(file):
+    program = os.path.join(ROOT, "tests", "bench", "assay_peers.py")
+    argv = [sys.executable, program, "--rounds", "1", "--out", path("peers.json"), file]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=300)
+
+
+def test_peers_refuse():
+    """What assay_peers.py cannot use, it says so before it runs anything."""
+    elsewhere = fixtures.metal()
+    elsewhere["machine"]["model"] = 99
+    for name, doc, says in (("placeholder", {"schema": "cupel-assay/1", "complete": False}, "incomplete"),
+                            ("counts", fixtures.counting(), "counts of"), ("elsewhere", elsewhere, "another machine")):
+        p = peers(put(name + ".json", doc))
+        check(f"peers: {name}", p.returncode == 1 and f"{name}.json: " in p.stderr and says in p.stderr, p.stderr[-300:])
+    p = peers(path("absent.json"))
+    check("peers: absent", p.returncode == 1 and "absent.json: No such file" in p.stderr, p.stderr[-300:])
+
+
+def test_peers():
+    """QEMU beside what cupel wrote: the result keeps the format, and a wrong checksum is noticed."""
+    if not shutil.which("qemu-system-x86_64") or not os.path.exists(path("real.json")) or not os.path.exists(PAYLOAD):
+        skip("peers", f"needs qemu-system-x86_64, {BUILD}/cupel and {PAYLOAD}")
+        return
+    p = peers(path("real.json"))
+    check("peers: runs", p.returncode == 0, p.stderr[-500:])
+    if p.returncode:
+        return
+    made = assay_check.load(path("peers.json"))
+    with open(path("real.json"), "rb") as f:
+        real = json.load(f)
+    check("peers: as the format says", not assay_check.problems(made), assay_check.problems(made)[:3])
+    ran = {w["id"]: {*w["results"]} for w in made["workloads"]}
+    check("peers: all workloads, both emulators", ran == {w["id"]: {"native", "qemu-tcg", "cupel"} for w in real["workloads"]}, ran)
+    page("peers.html", path("real.json"), path("peers.json"))
+    real["workloads"][-1]["checksum"] = "0xbad"
+    p = peers(put("wrong.json", real))
+    last = assay_check.load(path("peers.json"))["workloads"][-1]
+    check("peers: a wrong checksum", p.returncode == 1 and "instead of 0xbad" in p.stderr and {*last["missing"]} == {"qemu-tcg", "cupel"},
+          p.stderr)
 
 
 # ---- in the browser ---------------------------------------------------------------------------------------------------
@@ -398,8 +441,8 @@ def test_probes_see(b):
 
 
 def test_pages(b):
-    for name in ("metal", "three", "hostile", "counting", "sparse", "only", "real"):
-        if name == "real" and not os.path.exists(path("real.html")):
+    for name in ("metal", "three", "hostile", "counting", "sparse", "only", "real", "peers"):
+        if name in ("real", "peers") and not os.path.exists(path(name + ".html")):
             continue
         grounds = set()
         for width in (1280, 390):
@@ -468,7 +511,7 @@ def in_browser():
 try:
     for test in (test_good_files, test_schema_against_jsonschema, test_invariants, test_unreadable, test_stick, test_labels, test_figures,
                  test_axes,
-                 test_contents, test_real):
+                 test_contents, test_real, test_peers_refuse, test_peers):
         case(test)
     if "nobrowser" in sys.argv[1:]:
         skip("browser", "nobrowser")
