@@ -29,7 +29,9 @@ struct boot_mem { u64 base, size; u32 type, pad; };
 struct boot_file { u64 phys, size; char name[128]; };
 
 // Tests of the bare machine that take the place of a guest (kernel/selftest.h).
-enum boot_selftest { SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK, SELFTEST_USB, SELFTEST_IO };
+enum boot_selftest {
+    SELFTEST_NONE, SELFTEST_CORES, SELFTEST_PANIC, SELFTEST_OVERFLOW, SELFTEST_RESET, SELFTEST_STICK, SELFTEST_USB, SELFTEST_IO,
+};
 
 // A linear framebuffer of 32-bit pixels; phys 0: none.
 struct boot_framebuffer {
