@@ -104,22 +104,24 @@ $(B)/tests/powerloss.so $(B)/tests/processors.so: $(B)/tests/%.so: tests/boot/%.
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g $(WARN) -Wno-missing-prototypes -shared -fPIC -o $@ $< -ldl
 INSN_PROGRAMS := $(B)/tests/insn_test $(B)/tests/insn_random $(if $(wildcard tests/ir/*.c),$(B)/tests/ir_test)
+boot_tests = $(patsubst %,tests/boot/%_test.py,$1)
 QUICK_RUNS = $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
-    tests/boot/options_test.py tests/boot/multiboot_test.py
-ALL_RUNS = tools/lint.py $(QUICK_RUNS) "$(B)/tests/insn_random icount=on" "$(B)/tests/kick_test $(B)/tests/kick.elf" $(VARIANT_RUNS) \
-    $(patsubst %,tests/boot/%_test.py,hosted payload smp virtio blk console icount peer assay_linux metal metal_cores blk_metal stick assay bochs kick)
+    $(call boot_tests,options multiboot)
+# Alone: what looks at latencies, or keeps both processors busy. The rest runs two at a time.
+ALONE_RUNS = $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$(B)/tests/profile_test $(B)/tests/kick.elf" \
+    "$(B)/tests/kick_test $(B)/tests/kick.elf" $(call boot_tests,hosted smp console icount blk payload assay_linux kick)
+TOGETHER_RUNS = $(call boot_tests,assay blk_metal metal_cores stick metal bochs virtio peer options multiboot) tests/report/report_test.py tools/lint.py \
+    $(VARIANT_RUNS) $(INSN_PROGRAMS) "$(B)/tests/insn_random icount=on" $(UNIT_PROGRAMS)
+TEST_FILES := $(patsubst %,$(B)/tests/%,mb.elf smap.elf tick.elf icount.elf race.elf powerloss.so processors.so smp payload_native) $(B)/assay/payload.elf \
+    $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
 test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
-test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/icount.elf $(B)/tests/race.elf $(B)/tests/powerloss.so $(B)/tests/processors.so $(B)/tests/smp $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
-test: $(B)/assay/payload.elf $(B)/tests/payload_native
+test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(TEST_FILES) | $(B)/deps.report
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
-	B=$(B) tests/run.py $(ALL_RUNS)
+	B=$(B) tests/run.py $(ALONE_RUNS) --jobs 2 $(TOGETHER_RUNS)
 test-metal: $(B)/cupel.img ## the boots under QEMU + OVMF only
-	B=$(B) tests/run.py tests/boot/metal_test.py tests/boot/metal_cores_test.py
-# tools/report, in a headless browser.
-ALL_RUNS += tests/report/report_test.py
-test: | $(B)/deps.report
+	B=$(B) tests/run.py $(call boot_tests,metal metal_cores)
 lint: | $(B)/deps.test ## layering, headers, both compilers' warnings, house rules
 	tools/lint.py
 
