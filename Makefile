@@ -36,10 +36,11 @@ $(B)/hosted/%.c.o: %.c
 $(B)/hosted/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(BASEFLAGS) -c -o $@ $<
-# The build id is compiled into one file here.
-$(B)/hosted/hosted/assay.c.o: BASEFLAGS += $(IDENT)
-$(B)/hosted/hosted/assay.c.o: $(B)/metal/ident
-$(foreach v,hosted metal stress asan,$(B)/$v/assay/payload.S.o): $(B)/assay/payload.elf
+# The build id is compiled into one file of each build; the payload is in all of them.
+HOSTED_BUILDS := $(B)/hosted $(B)/stress $(B)/asan
+$(HOSTED_BUILDS:%=%/hosted/assay.c.o): BASEFLAGS += $(IDENT)
+$(HOSTED_BUILDS:%=%/hosted/assay.c.o): $(B)/metal/ident
+$(HOSTED_BUILDS:%=%/assay/payload.S.o) $(B)/metal/assay/payload.S.o: $(B)/assay/payload.elf
 # Bound at start: the dynamic linker must not run in the middle of a helper.
 $(B)/cupel: $(HOSTED_OBJ)
 	$(CC) -Wl,-z,now -o $@ $^ -lpthread -lrt -lZydis

@@ -91,8 +91,14 @@ def boot(name, base, devices, drive="", machine="q35"):
                        "none", "-no-reboot", "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
                        "-drive", f"if=pflash,format=raw,unit=1,snapshot=on,file={nvram}",
                        "-drive", f"if=none,id=stick,format=raw,file={img}{drive}", *devices], log=log_path(name))
-    # OVMF does not wait for what is behind a hub; its shell finds it a moment later.
-    if m.expect(r"on the bare machine|Shell> ", 120).group(0) == "Shell> ":
+    # OVMF does not wait for what is behind a hub, less still on a busy machine; its shell finds it after a while.
+    for _ in range(20):
+        if m.expect(r"on the bare machine|Shell> ", 120).group(0) != "Shell> ":
+            break
+        m.send("connect -r\r")
+        m.expect(r"Shell> ", 120)
+        m.send("map -r\r")
+        m.expect(r"Shell> ", 120)
         m.send("FS0:\\EFI\\BOOT\\BOOTX64.EFI\r")
     return m, log
 
