@@ -55,14 +55,16 @@ static unsigned find_next(const struct core_list *k)
     return k->n;
 }
 
-// One turn. Returns the events that ended it. It counts as one, so that it is the next one's turn, if anything was executed and if it was
-// not merely interrupted by what the whole machine has to do.
+// One turn. Returns the events that ended it. It counts as one, so that it is the next one's turn, if another one wants the core or if
+// anything was executed, and if it was not merely interrupted by what the whole machine has to do.
 static u32 core_turn(struct core_list *k, unsigned i)
 {
     struct vcpu *v = k->cpu[i];
     u64 before = v->n_exits;
     u32 ev = vcpu_run(v);
-    if (v->n_exits != before) k->next = ev & (VCPU_EV_YIELD | VCPU_EV_HALT) ? (i + 1) % k->n : i;
+    bool over = ev & VCPU_EV_YIELD || (ev & VCPU_EV_HALT && v->n_exits != before);
+    if (over) k->next = (i + 1) % k->n;
+    else if (v->n_exits != before) k->next = i;
     return ev;
 }
 
