@@ -86,6 +86,29 @@ static void emit_jump_cache(struct emit *e, unsigned n)
     emit_way_out(e, n, true);
 }
 
+// Where a helper has found the way on: there, unless it is 0 or the jump has been taken back.
+static void op_resume(struct emit *e, const struct ir_op *o)
+{
+    struct as *as = &e->as;
+    struct tb *tb = e->tb;
+    u8 h = emit_use(e, o->a);
+    emit_flags_save(e);
+    unsigned n = emit_exit_new(e, 0);
+    tb->exits[n].kind = EXIT_LEAVE;
+    if (tb->jc_class != JC_NONE) {
+        as_op(as, (struct enc){.opcode = 0x85, .w = true}, h, rm_reg(h));           // test
+        patchable(e, 0, 2);
+        u8 *miss = as_jcc(as, CC_E, NULL);
+        tb->resumes = true;
+        tb->ind[tb->n_ind].jne = emit_off(e, miss) - 2;
+        tb->ind[tb->n_ind].jmp = emit_off(e, as->p);
+        as_op(as, (struct enc){.opcode = 0xff}, 4, rm_reg(h));                       // jmp
+        as_patch(miss, as->p);
+        tb->ind[tb->n_ind++].miss = emit_off(e, as->p);
+    }
+    emit_way_out(e, n, true);
+}
+
 static bool same_page(const struct emit *e, u64 pc)
 {
     return ((pc + e->b->cs_base) >> PAGE_SHIFT) == ((e->b->pc + e->b->cs_base) >> PAGE_SHIFT);
@@ -173,9 +196,10 @@ static void op_brcxz(struct emit *e, const struct ir_op *o)
 static void op_leave(struct emit *e, const struct ir_op *o)
 {
     if (o->opc == IR_GOTOR) {
-        u8 h = emit_use(e, o->a);
+        u8 h = o->a == IR_IMM ? H_NONE : emit_use(e, o->a);
         emit_flags_save(e);
-        as_mov_rr(&e->as, H_R12, h);
+        if (h == H_NONE) as_mov_ri(&e->as, H_R12, (u64)o->imm);
+        else as_mov_rr(&e->as, H_R12, h);
         unsigned n = emit_exit_new(e, 0);
         e->tb->exits[n].kind = EXIT_INDIRECT;
         emit_jump_cache(e, n);
@@ -259,12 +283,14 @@ static void emit_cold_all(struct emit *e)
 
 enum entry_need { ENTRY_SAVE, ENTRY_READ, ENTRY_NOTHING };
 
+static bool ends_saved(const struct ir_op *o) { return o->opc == IR_GOTOR || o->opc == IR_LEAVE || o->opc == IR_LEAVER || o->opc == IR_RESUME; }
+
 // What happens first to the flags that the block is entered with.
 static enum entry_need entry_need(const struct emit *e)
 {
     for (unsigned j = 0; j < e->b->n; j++) {
         const struct ir_op *o = &e->b->ops[j];
-        if (o->opc == IR_CALL || o->opc == IR_GOTOR || o->opc == IR_LEAVE || o->opc == IR_LEAVER) return ENTRY_SAVE;
+        if (o->opc == IR_CALL || ends_saved(o)) return ENTRY_SAVE;
         if (o->opc == IR_GOTO && !same_page(e, (u64)o->imm)) return ENTRY_SAVE;
         if (ir_may_fault(o)) return ENTRY_SAVE;
         if (emit_op_keeps_flags(o) || (ir_opc_props(o->opc) & (IRP_S | IRP_X))) return ENTRY_READ;
@@ -353,6 +379,7 @@ static void emit_one(struct emit *e, const struct ir_op *o)
     case IR_BRCXZ: op_brcxz(e, o); break;
     case IR_GOTO: op_goto(e, o); break;
     case IR_GOTOR: case IR_LEAVE: case IR_LEAVER: op_leave(e, o); break;
+    case IR_RESUME: op_resume(e, o); break;
     default: emit_op(e, o); break;
     }
     emit_flags_after(e, o);

@@ -259,7 +259,7 @@ static bool step(struct run *r)
         return true;
     case IR_GOTO: case IR_LEAVE: c->pc = (u64)op->imm; return true;
     case IR_GOTOR: c->pc = operand(r, op->a, 8, 0, op->imm); return true;
-    case IR_LEAVER: return true;
+    case IR_LEAVER: case IR_RESUME: return true;
     default: do_arith(r); return false;
     }
 }

@@ -86,11 +86,11 @@ void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
     tb_unlock(t, irqs);
 }
 
-// jne rel32 becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is ever in the middle:
+// jne rel32 (je, behind RESUME) becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is ever in the middle:
 // the lookup always misses.
 static void patch_miss(const struct tcg *t, const struct tb *tb, bool always)
 {
-    u16 opcode = always ? 0xe93e : 0x850f;
+    u16 opcode = always ? 0xe93e : tb->resumes ? 0x840f : 0x850f;
     for (unsigned n = 0; n < tb->n_ind; n++) __atomic_store_n((u16_any *)tb_rw(t, tb->code + tb->ind[n].jne), opcode, __ATOMIC_RELEASE);
 }
 

@@ -88,23 +88,36 @@ void tb_drop(struct tcg *t, struct tb *tb)
 
 // ---- making ----------------------------------------------------------------------------------------------------------------
 
+// Class of a mode, or JC_NONE. Looked for without the lock, too: a class is there when n_classes says so, and is given to another mode only
+// when all are parked.
+static unsigned class_known(const struct tcg *t, u32 key, u64 cs_base)
+{
+    u32 n = __atomic_load_n(&t->n_classes, __ATOMIC_ACQUIRE);
+    for (unsigned k = 0; k < n; k++)
+        if (t->class_mode[k] == key && t->class_base[k] == cs_base) return k;
+    return JC_NONE;
+}
+
+static u32 class_key(u32 mode, u64 cs_base) { return mode ^ (u32)(cs_base * 0x9e3779b1u); }
+
 // Jump-cache class of a mode, first come first served. A guest passes through many modes while it starts; when the classes are used up,
 // everything begins
 // anew with the modes then in use, but only so often: a guest that keeps on using more modes than classes does without for the late ones.
 static unsigned class_find(struct tcg *t, u32 key, u64 cs_base)
 {
-    for (unsigned k = 0; k < t->n_classes; k++)
-        if (t->class_mode[k] == key && t->class_base[k] == cs_base) return k;
-    if (t->n_classes == JC_CLASSES) return JC_NONE;
-    t->class_mode[t->n_classes] = key;
-    t->class_base[t->n_classes] = cs_base;
-    return t->n_classes++;
+    unsigned k = class_known(t, key, cs_base);
+    if (k != JC_NONE || t->n_classes == JC_CLASSES) return k;
+    k = t->n_classes;
+    t->class_mode[k] = key;
+    t->class_base[k] = cs_base;
+    __atomic_store_n(&t->n_classes, k + 1, __ATOMIC_RELEASE);
+    return k;
 }
 
 static unsigned class_of(struct vcpu *c, u32 mode, u64 cs_base)
 {
     struct tcg *t = c->tcg;
-    u32 key = mode ^ (u32)(cs_base * 0x9e3779b1u);
+    u32 key = class_key(mode, cs_base);
     for (;;) {
         bool irqs = tb_lock(t);
         unsigned k = class_find(t, key, cs_base);
@@ -260,6 +273,16 @@ static void jc_put(struct vcpu *c, const struct tb *tb)
     jc->host[i] = host;
     __atomic_store_n(&jc->pc[i], tb->pc, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
+}
+
+const u8 *vcpu_code_now(struct vcpu *c)
+{
+    u64 cs_base;
+    u32 mode;
+    c->ops->tb_mode(c, &cs_base, &mode);
+    unsigned k = class_known(c->tcg, class_key(mode, cs_base), cs_base), i = jc_index(c->pc);
+    if (k == JC_NONE || __atomic_load_n(&c->jc[k].pc[i], __ATOMIC_RELAXED) != c->pc) return NULL;
+    return c->jc[k].host[i];
 }
 
 struct tb *tb_get(struct vcpu *c)

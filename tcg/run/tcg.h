@@ -84,7 +84,8 @@ struct tb {
     // jump-cache lookups (a block ends with at most one): offsets of the miss branch (jne rel32), of the indirect jump, of the miss path
     u8 n_ind;
     bool wants_host;      // prefers to be entered with flags in EFLAGS
-    struct { u32 jne, jmp, miss; } ind[1];
+    struct { u32 jne, jmp, miss; } ind[1];   // (RESUME: je, as `resumes' says)
+    bool resumes;
     u16 n_marks, n_recipes;
     struct tb_mark *marks;
     struct flag_recipe *recipes;

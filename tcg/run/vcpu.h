@@ -182,6 +182,9 @@ NORETURN void vcpu_leave(struct vcpu *c);
 // When a helper called from translated code needs the precise pc and cc: fills c->pc and c->cc for the guest instruction that
 // called (its start). No-op outside of helpers. All exception raising goes through it.
 void vcpu_sync(struct vcpu *c);
+// Host code for c's pc and mode now, if the jump cache has it: entered with the flags in vcpu.cc, and compares its page's signature. Else
+// NULL. Own core.
+const u8 *vcpu_code_now(struct vcpu *c);
 // Makes vcpu_run return VCPU_EV_STOP (VCPU_EV_YIELD); makes c flush its TLB at its next exit. Any context.
 void vcpu_request_stop(struct vcpu *c);
 void vcpu_request_yield(struct vcpu *c);

@@ -301,6 +301,12 @@ static int external_ack(struct x86_cpu *c)
 
 bool x86_irq_waiting(struct x86_cpu *c) { return __atomic_load_n(&c->v.exit_request, __ATOMIC_RELAXED) || external_pending(c); }
 
+u64 x86_resume(struct x86_cpu *c)
+{
+    if (c->step_pending || c->inhibit_irq || events_peek(&c->v) || ((c->eflags & EF_IF) && x86_irq_waiting(c))) return 0;
+    return (u64)vcpu_code_now(&c->v);
+}
+
 bool x86_take_interrupt(struct vcpu *v)
 {
     struct x86_cpu *c = x86(v);
@@ -363,16 +369,26 @@ void x86_host_fault(struct vcpu *v, unsigned vector)
 
 // ---- instructions ----------------------------------------------------------------------------------------------------
 
+// INT n is delivered where it stands: a fault on the way is raised as any other, at the INT, whose pc is recovered then.
+static u64 soft_deliver(struct x86_cpu *c, unsigned vec, u64 next_pc)
+{
+    c->exc_nest = NEST_BENIGN;
+    c->exc_soft = true;
+    c->exc_trap = false;
+    x86_deliver(c, vec, -1, true, false, next_pc, 0);
+    return x86_resume(c);
+}
+
 X86_HELPER(raise) { x86_raise(x86(c), a, (s64)b); }
 X86_HELPER(ud) { x86_raise(x86(c), EXC_UD, -1); }
-X86_HELPER(int3) { x86_raise_soft(x86(c), EXC_BP, b, false); }
+X86_HELPER(int3) { return soft_deliver(x86(c), EXC_BP, b); }
 X86_HELPER(icebp) { x86_raise_soft(x86(c), EXC_DB, b, true); }
 
 X86_HELPER(int)
 {
     struct x86_cpu *x = x86(c);
     if (x86_vm86(x) && x86_iopl(x) < 3) x86_raise(x, EXC_GP, 0);   // without VME
-    x86_raise_soft(x, a & 0xff, b, false);
+    return soft_deliver(x, a & 0xff, b);
 }
 
 X86_HELPER(into)

@@ -274,13 +274,13 @@ static void far_return(struct x86_cpu *c, unsigned size, u64 release, bool iret)
 X86_HELPER(jmpf)
 {
     far_jump(x86(c), a, b, x86_info_opsize(d));
-    return 0;
+    return x86_resume(x86(c));
 }
 
 X86_HELPER(callf)
 {
     far_call(x86(c), a, b, x86_info_opsize(d), x86_next_pc(x86(c), d));
-    return 0;
+    return x86_resume(x86(c));
 }
 
 static u64 far_pointer(struct x86_cpu *c, u64 ea, u64 d, u16 *sel)
@@ -296,7 +296,7 @@ X86_HELPER(jmpf_mem)
     u16 sel;
     u64 off = far_pointer(x86(c), a, d, &sel);
     far_jump(x86(c), sel, off, x86_info_opsize(d));
-    return 0;
+    return x86_resume(x86(c));
 }
 
 X86_HELPER(callf_mem)
@@ -304,14 +304,14 @@ X86_HELPER(callf_mem)
     u16 sel;
     u64 off = far_pointer(x86(c), a, d, &sel);
     far_call(x86(c), sel, off, x86_info_opsize(d), x86_next_pc(x86(c), d));
-    return 0;
+    return x86_resume(x86(c));
 }
 
 X86_HELPER(retf)
 {
     if (x86_paragraphs(x86(c))) ret_paragraphs(x86(c), x86_info_opsize(d), a, false);
     else far_return(x86(c), x86_info_opsize(d), a, false);
-    return 0;
+    return x86_resume(x86(c));
 }
 
 X86_HELPER(iret)
@@ -325,7 +325,7 @@ X86_HELPER(iret)
     if (paragraphs) ret_paragraphs(x, x86_info_opsize(d), 0, true);
     else far_return(x, x86_info_opsize(d), 0, true);
     x->nmi_blocked = false;   // SDM 3A 6.7.1
-    return 0;
+    return x86_resume(x);
 }
 
 // The fixed flat segments of the fast system calls.
@@ -359,7 +359,7 @@ X86_HELPER(syscall)
     }
     x86_set_eflags(x, ef & ~(u64)EF_RF);
     if (!(ef & EF_TF)) x->step_pending = false;   // the masked TF suppresses the trap of the SYSCALL itself
-    return 0;
+    return x86_resume(x);
 }
 
 X86_HELPER(sysret)
@@ -376,7 +376,7 @@ X86_HELPER(sysret)
     flat_ss(x, ((sel + 8) & 0xfffc) | 3, 3);
     x->v.pc = to64 ? pc : (u32)pc;
     x86_set_eflags(x, ef & ~(u64)(EF_RF | EF_VM));
-    return 0;
+    return x86_resume(x);
 }
 
 X86_HELPER(sysenter)
@@ -390,7 +390,7 @@ X86_HELPER(sysenter)
     x->v.regs[G_RSP] = lma ? x->sysenter_esp : (u32)x->sysenter_esp;
     x->v.pc = lma ? x->sysenter_eip : (u32)x->sysenter_eip;
     x86_set_eflags(x, x86_get_eflags(x) & ~(u64)(EF_VM | EF_IF | EF_RF));
-    return 0;
+    return x86_resume(x);
 }
 
 X86_HELPER(sysexit)
@@ -407,5 +407,5 @@ X86_HELPER(sysexit)
     x->v.regs[G_RSP] = to64 ? sp : (u32)sp;
     x->v.pc = to64 ? pc : (u32)pc;
     x86_update_mode(x);
-    return 0;
+    return x86_resume(x);
 }

@@ -9,7 +9,9 @@
 // - Registers and arithmetic flags are in the vCPU during a CALL; a helper may change both. Marks:
 //     [fr]     reads arithmetic flags (fuse = FL_ALL)
 //     [fw]     writes them (fdef = FL_ALL; if not all change, the helper reads the rest: fuse too)
+//     [fetch]  ends the block: emit xlate_end_fetch (the page tables or the code may have changed)
 //     [leave]  ends the block: emit LEAVE with the next pc (the mode word, the page tables or the chance of an interrupt changed)
+//     [resume] ends the block: emit RESUME with the result; the helper has set c->pc, and x86_resume says where that is
 //     [leaver] ends the block: emit LEAVER, the helper has set c->pc (or never returns)
 // - Unmarked helpers change no mode. Any helper may raise (never returns then), and then has changed nothing but what the manual says.
 // - IA_PRIV is the translator's to check (TBM_CPL); the helpers check again, so forgetting it is not a hole.
@@ -60,20 +62,20 @@ X86_HELPER(wrfsgsbase);   // a SEG_FS or SEG_GS, b value, info(opsize)
 X86_HELPER(swapgs);       // #UD outside 64-bit mode is the translator's
 
 // ---- far control flow (farjump.c) ----
-X86_HELPER(jmpf);         // a selector, b offset, info(opsize, len). [leaver]
-X86_HELPER(jmpf_mem);     // a ea of the far pointer, info(seg, opsize, addrsize, len). [leaver]
-X86_HELPER(callf);        // as jmpf. [leaver]
-X86_HELPER(callf_mem);    // as jmpf_mem. [leaver]
-X86_HELPER(retf);         // a bytes to release (0 for CB), info(opsize). [leaver]
-X86_HELPER(iret);         // info(opsize). [fr] [fw] [leaver]
-X86_HELPER(int);          // a vector, b next pc: INT n. [fr] [leaver]
-X86_HELPER(int3);         // b next pc. [fr] [leaver]
+X86_HELPER(jmpf);         // a selector, b offset, info(opsize, len). [resume]
+X86_HELPER(jmpf_mem);     // a ea of the far pointer, info(seg, opsize, addrsize, len). [resume]
+X86_HELPER(callf);        // as jmpf. [resume]
+X86_HELPER(callf_mem);    // as jmpf_mem. [resume]
+X86_HELPER(retf);         // a bytes to release (0 for CB), info(opsize). [resume]
+X86_HELPER(iret);         // info(opsize). [fr] [fw] [resume]
+X86_HELPER(int);          // a vector, b next pc: INT n. [fr] [resume]
+X86_HELPER(int3);         // b next pc. [fr] [resume]
 X86_HELPER(into);         // b next pc: traps if OF. [fr]
 X86_HELPER(icebp);        // b next pc: INT1 (F1). [fr] [leaver]
-X86_HELPER(syscall);      // a next pc. [fr] [leaver]
-X86_HELPER(sysret);       // info(opsize): 8 = REX.W. [fw] [leaver]
-X86_HELPER(sysenter);     // [leaver]
-X86_HELPER(sysexit);      // info(opsize). [leaver]
+X86_HELPER(syscall);      // a next pc. [fr] [resume]
+X86_HELPER(sysret);       // info(opsize): 8 = REX.W. [fw] [resume]
+X86_HELPER(sysenter);     // [resume]
+X86_HELPER(sysexit);      // info(opsize). [resume]
 
 // ---- flags and interrupts (sysinsn.c) ----
 X86_HELPER(cli);
@@ -90,26 +92,27 @@ X86_HELPER(monitor);      // checks only
 X86_HELPER(pause);        // only where vCPUs share cores (vcpu.crowded): gives the core away now and then. [leave]
 
 // ---- system registers (sysinsn.c, msr.c, cpuid.c) ----
-X86_HELPER(cpuid);        // [leave]: serialises
+X86_HELPER(cpuid);        // [fetch]: serialises
 X86_HELPER(rdtsc);        // writes RAX, RDX
 X86_HELPER(rdtscp);
 X86_HELPER(random);       // [fw] the next number of the vCPU's seeded generator
 X86_HELPER(rdpid);        // -> value
 X86_HELPER(rdpmc);
 X86_HELPER(rdmsr);
-X86_HELPER(wrmsr);        // [leave]
+X86_HELPER(wrmsr);        // d next pc. [resume]
 X86_HELPER(read_cr);      // a CR number -> value
-X86_HELPER(write_cr);     // a CR number, b value. [leave] (CR8 too: it may open the way for an interrupt)
+X86_HELPER(write_cr);     // a CR number but 3, b value, d next pc. [resume] (CR8 too: it may open the way for an interrupt)
+X86_HELPER(write_cr3);    // b value. [fetch]
 X86_HELPER(read_dr);      // a DR number -> value
-X86_HELPER(write_dr);     // a DR number, b value. [leave]
+X86_HELPER(write_dr);     // a DR number, b value, d next pc. [resume]
 X86_HELPER(smsw);         // -> CR0, all of it; the translator truncates (UMIP checked)
 X86_HELPER(lmsw);         // a value. [leave]
-X86_HELPER(clts);         // [leave]
+X86_HELPER(clts);         // d next pc. [resume]
 X86_HELPER(lgdt);         // a ea, info(seg, opsize, addrsize)
 X86_HELPER(lidt);         // as lgdt
 X86_HELPER(sgdt);         // as lgdt (UMIP checked)
 X86_HELPER(sidt);         // as lgdt (UMIP checked)
-X86_HELPER(invlpg);       // a ea, info(seg, addrsize). [leave]
+X86_HELPER(invlpg);       // a ea, info(seg, addrsize). [fetch]
 X86_HELPER(wbinvd);       // INVD too: checks CPL only
 X86_HELPER(bound);        // a ea, b index value, info(seg, opsize, addrsize)
 X86_HELPER(enter);        // a size, b level (any, 0 too), info(opsize)

@@ -250,7 +250,8 @@ X86_HELPER(wrmsr)
     x86_need_cpl0(x86(c));
     u32 msr = c->regs[G_RCX];
     if (!msr_write(x86(c), msr, c->regs[G_RDX] << 32 | (u32)c->regs[G_RAX])) msr_fault(x86(c), msr, "write");
-    return 0;
+    c->pc = d;
+    return x86_resume(x86(c));
 }
 
 static void tsc_check(struct x86_cpu *c)

@@ -237,7 +237,6 @@ X86_HELPER(write_cr)
     switch (a) {
     case 0: write_cr0(x, b); break;
     case 2: x->cr2 = b; break;
-    case 3: write_cr3(x, b); break;
     case 4: write_cr4(x, b); break;
     case 8:
         if (b > 15) x86_raise(x, EXC_GP, 0);
@@ -245,6 +244,15 @@ X86_HELPER(write_cr)
         break;
     default: x86_raise(x, EXC_UD, -1);
     }
+    c->pc = d;
+    return x86_resume(x);
+}
+
+X86_HELPER(write_cr3)
+{
+    struct x86_cpu *x = x86(c);
+    x86_need_cpl0(x);
+    write_cr3(x, x86_code64(x) ? b : (u32)b);
     return 0;
 }
 
@@ -272,7 +280,8 @@ X86_HELPER(clts)
     x86_need_cpl0(x86(c));
     x86(c)->cr0 &= ~(u64)CR0_TS;
     x86_update_mode(x86(c));
-    return 0;
+    c->pc = d;
+    return x86_resume(x86(c));
 }
 
 X86_HELPER(invlpg)
@@ -313,7 +322,8 @@ X86_HELPER(write_dr)
     if (n == 7) b = (b & 0xffff2bff) | 0x400;
     x->dr[n] = b;
     x86_update_mode(x);
-    return 0;
+    c->pc = d;
+    return x86_resume(x);
 }
 
 // ---- descriptor-table registers ---------------------------------------------------------------------------------------

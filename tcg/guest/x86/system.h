@@ -148,5 +148,8 @@ static inline void bytes_zero(void *d, u64 n)
 {
     __asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(0) : "memory");
 }
+// Where an instruction that changed pc and mode goes on: host code for IR_RESUME, or 0: by the loop, because something is due at this
+// boundary or the way is not known.
+u64 x86_resume(struct x86_cpu *c);
 // Would an interrupt be taken now if IF allowed it, or is there mail that may bring one? Cheap enough for every STI and POPF.
 bool x86_irq_waiting(struct x86_cpu *c);

@@ -84,7 +84,9 @@ void xlate_raise(struct xlate *x, unsigned vec, s64 error);
 bool xlate_unroll(struct xlate *x, u64 target);
 void xlate_end_goto(struct xlate *x, u64 pc);            // direct, chainable
 void xlate_end_gotor(struct xlate *x, u8 reg);           // indirect
+void xlate_end_fetch(struct xlate *x);                   // to next_pc, in the same mode, where the instruction is looked for anew
 void xlate_end_leave(struct xlate *x);                   // to the loop, at next_pc
+void xlate_end_resume(struct xlate *x, u8 reg);          // reg: what x86_resume said, c->pc set by a helper
 void xlate_end_leaver(struct xlate *x);                  // to the loop, c->pc set by a helper
 // pc wrapped to operand size `size` bytes (2, 4, 8) for branch targets.
 static inline u64 xlate_wrap(u64 pc, unsigned size) { return size == 2 ? pc & 0xffff : size == 4 ? pc & 0xffffffff : pc; }

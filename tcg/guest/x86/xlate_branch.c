@@ -146,9 +146,10 @@ bool xlate_ret(struct xlate *x, const struct x86_insn *i)
 static bool far_to(struct xlate *x, const struct x86_insn *i, ir_helper direct, ir_helper mem)
 {
     s64 info = (s64)xlate_info(i, i->opsize, 0);
-    if (i->is_mem) xlate_helper(x, mem, IR_NONE, xlate_ea(x, i), 0, IR_IMM, 0, info);
-    else xlate_helper(x, direct, IR_NONE, IR_IMM, i->imm2 & 0xffff, IR_IMM, i->imm, info);
-    xlate_end_leaver(x);
+    u8 ea = i->is_mem ? xlate_ea(x, i) : IR_NONE, way = xlate_temp(x);
+    if (i->is_mem) xlate_helper(x, mem, way, ea, 0, IR_IMM, 0, info);
+    else xlate_helper(x, direct, way, IR_IMM, i->imm2 & 0xffff, IR_IMM, i->imm, info);
+    xlate_end_resume(x, way);
     return true;
 }
 
@@ -157,26 +158,29 @@ bool xlate_callf(struct xlate *x, const struct x86_insn *i) { return far_to(x, i
 
 bool xlate_retf(struct xlate *x, const struct x86_insn *i)
 {
-    xlate_helper(x, x86_helper_retf, IR_NONE, IR_IMM, i->opcode == 0xca ? i->imm & 0xffff : 0, IR_IMM, 0, (s64)xlate_info(i, i->opsize, 0));
-    xlate_end_leaver(x);
+    u8 way = xlate_temp(x);
+    xlate_helper(x, x86_helper_retf, way, IR_IMM, i->opcode == 0xca ? i->imm & 0xffff : 0, IR_IMM, 0, (s64)xlate_info(i, i->opsize, 0));
+    xlate_end_resume(x, way);
+    return true;
+}
+
+// A helper that reads and writes flags, sets pc and mode, and says where that is.
+static bool system_transfer(struct xlate *x, ir_helper fn, s64 a, s64 b, s64 info)
+{
+    u8 way = xlate_temp(x);
+    struct ir_op *op = xlate_helper(x, fn, way, IR_IMM, a, IR_IMM, b, info);
+    op->fuse = op->fdef = FL_ALL;
+    xlate_end_resume(x, way);
     return true;
 }
 
 bool xlate_iret(struct xlate *x, const struct x86_insn *i)
 {
-    struct ir_op *op = xlate_helper(x, x86_helper_iret, IR_NONE, IR_IMM, 0, IR_IMM, 0, (s64)xlate_info(i, i->opsize, 0));
-    op->fuse = op->fdef = FL_ALL;
-    xlate_end_leaver(x);
-    return true;
+    return system_transfer(x, x86_helper_iret, 0, 0, (s64)xlate_info(i, i->opsize, 0));
 }
 
 // ---- software interrupts and system calls ------------------------------------------------------------------------------
-static bool soft_int(struct xlate *x, ir_helper fn, s64 vector)
-{
-    xlate_helper(x, fn, IR_NONE, IR_IMM, vector, IR_IMM, (s64)x->next_pc, 0)->fuse = FL_ALL;
-    xlate_end_leaver(x);
-    return true;
-}
+static bool soft_int(struct xlate *x, ir_helper fn, s64 vector) { return system_transfer(x, fn, vector, (s64)x->next_pc, 0); }
 
 bool xlate_int(struct xlate *x, const struct x86_insn *i) { return soft_int(x, x86_helper_int, i->imm & 0xff); }
 bool xlate_int3(struct xlate *x, const struct x86_insn *i) { return soft_int(x, x86_helper_int3, 0); }
@@ -194,24 +198,16 @@ bool xlate_bound(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-static bool system_call(struct xlate *x, ir_helper fn, s64 a, s64 info)
-{
-    struct ir_op *op = xlate_helper(x, fn, IR_NONE, IR_IMM, a, IR_IMM, 0, info);
-    op->fuse = op->fdef = FL_ALL;
-    xlate_end_leaver(x);
-    return true;
-}
-
 bool xlate_syscall(struct xlate *x, const struct x86_insn *i)
 {
-    return system_call(x, x86_helper_syscall, (s64)x->next_pc, (s64)xlate_info(i, i->opsize, 0));
+    return system_transfer(x, x86_helper_syscall, (s64)x->next_pc, 0, (s64)xlate_info(i, i->opsize, 0));
 }
-bool xlate_sysret(struct xlate *x, const struct x86_insn *i) { return system_call(x, x86_helper_sysret, 0, (s64)xlate_info(i, i->opsize, 0)); }
+bool xlate_sysret(struct xlate *x, const struct x86_insn *i) { return system_transfer(x, x86_helper_sysret, 0, 0, (s64)xlate_info(i, i->opsize, 0)); }
 bool xlate_sysenter(struct xlate *x, const struct x86_insn *i)
 {
-    return system_call(x, x86_helper_sysenter, (s64)x->next_pc, (s64)xlate_info(i, i->opsize, 0));
+    return system_transfer(x, x86_helper_sysenter, (s64)x->next_pc, 0, (s64)xlate_info(i, i->opsize, 0));
 }
-bool xlate_sysexit(struct xlate *x, const struct x86_insn *i) { return system_call(x, x86_helper_sysexit, 0, (s64)xlate_info(i, i->opsize, 0)); }
+bool xlate_sysexit(struct xlate *x, const struct x86_insn *i) { return system_transfer(x, x86_helper_sysexit, 0, 0, (s64)xlate_info(i, i->opsize, 0)); }
 
 // UD0, UD1, UD2, and lines that have no translation.
 bool xlate_ud(struct xlate *x, const struct x86_insn *i) { return false; }

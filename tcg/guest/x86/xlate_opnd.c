@@ -1,5 +1,6 @@
 // Operands, short forms of IR ops, and the ends of blocks: what every translation function builds from.
 #include "kernel/base/bits.h"
+#include "tcg/guest/x86/faultinsn.h"
 #include "tcg/guest/x86/helpers.h"
 #include "tcg/guest/x86/xlate.h"
 
@@ -212,6 +213,25 @@ void xlate_side_exit(struct xlate *x)
 {
     unsigned max = x->loop_copies ? MAX_SIDE_EXITS * LOOP_COPIES : MAX_SIDE_EXITS;
     if (++x->side_exits >= max) xlate_end_goto(x, x->next_pc);
+}
+
+// For what serialises, and for what may change the page tables: by the jump cache, which is data, so what others have written since is seen,
+// and whose entries compare the page's signature.
+void xlate_end_fetch(struct xlate *x)
+{
+    if ((x->mode & TBM_INHIBIT) || x86_bad_target(x->next_pc, x->bits == 64)) {
+        xlate_end_leave(x);
+        return;
+    }
+    xlate_op(x, IR_GOTOR, 8, IR_NONE, IR_IMM, IR_NONE)->imm = (s64)x->next_pc;
+    x->ended = true;
+}
+
+void xlate_end_resume(struct xlate *x, u8 reg)
+{
+    if (x->mode & TBM_INHIBIT) xlate_end_leaver(x);
+    else xlate_op(x, IR_RESUME, 8, IR_NONE, reg, IR_NONE);
+    x->ended = true;
 }
 
 void xlate_end_leave(struct xlate *x)

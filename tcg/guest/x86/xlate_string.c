@@ -51,14 +51,14 @@ bool xlate_string(struct xlate *x, const struct x86_insn *i)
     return true;
 }
 
-// ---- ports: permissions (CPL, IOPL, the TSS's bitmap) are the helper's. A device may have raised an interrupt or reset the machine: leave
-// ----
+// ---- ports: permissions (CPL, IOPL, the TSS's bitmap) are the helper's. What a device asks of the vCPU, it asks by a
+// kick; the block ends so that under icount the access is its last instruction ----
 static unsigned port_size(const struct x86_insn *i) { return i->opcode & 1 ? (i->opsize == 2 ? 2 : 4) : 1; }
 
 static bool port_string(struct xlate *x, const struct x86_insn *i, ir_helper fn)
 {
     xlate_helper(x, fn, IR_NONE, IR_IMM, 0, IR_IMM, 0, (s64)xlate_info(i, port_size(i), 0));
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }
 
@@ -81,7 +81,7 @@ bool xlate_in(struct xlate *x, const struct x86_insn *i)
     u8 p = port(x, i, &imm), t = xlate_temp(x);
     xlate_helper(x, x86_helper_in, t, p, imm, IR_IMM, 0, (s64)xlate_info(i, port_size(i), 0));
     xlate_copy(x, port_size(i), G_RAX, t);
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }
 
@@ -90,6 +90,6 @@ bool xlate_out(struct xlate *x, const struct x86_insn *i)
     s64 imm;
     u8 p = port(x, i, &imm);
     xlate_helper(x, x86_helper_out, IR_NONE, p, imm, G_RAX, 0, (s64)xlate_info(i, port_size(i), 0));
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }

@@ -10,11 +10,20 @@
 static struct ir_op *plain(struct xlate *x, ir_helper fn, u8 dest) { return xlate_helper(x, fn, dest, IR_IMM, 0, IR_IMM, 0, 0); }
 static s64 info(const struct x86_insn *i) { return (s64)xlate_info(i, i->opsize, 0); }
 
-// fn without arguments; the block ends.
-static bool plain_leave(struct xlate *x, ir_helper fn)
+// fn without arguments, which serialises; the mode stays.
+static bool plain_fetch(struct xlate *x, ir_helper fn)
 {
     plain(x, fn, IR_NONE);
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
+    return true;
+}
+
+// fn(a, b, next pc), which may change the mode or open the way for an interrupt, and says where the guest goes on.
+static bool may_switch(struct xlate *x, ir_helper fn, s64 a, u8 b)
+{
+    u8 way = xlate_temp(x);
+    xlate_helper(x, fn, way, IR_IMM, a, b, 0, (s64)x->next_pc);
+    xlate_end_resume(x, way);
     return true;
 }
 
@@ -70,12 +79,12 @@ bool xlate_mwait(struct xlate *x, const struct x86_insn *i) { return halt(x, x86
 bool xlate_monitor(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_monitor); }
 
 // ---- identification, time, MSRs --------------------------------------------------------------------------------------
-bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_cpuid); }
+bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_fetch(x, x86_helper_cpuid); }
 bool xlate_rdtsc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtsc); }
 bool xlate_rdtscp(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtscp); }
 bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdpmc); }
 bool xlate_rdmsr(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdmsr); }
-bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wrmsr); }
+bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return may_switch(x, x86_helper_wrmsr, 0, IR_IMM); }
 
 // RDRAND, RDSEED: the host's, unless the guest's numbers are to follow from a seed.
 bool xlate_random(struct xlate *x, const struct x86_insn *i)
@@ -105,8 +114,9 @@ static bool mov_special(struct xlate *x, const struct x86_insn *i, ir_helper rd,
     u8 t = xlate_temp(x);
     if (i->opcode & 2) {
         xlate_copy(x, size, t, i->rm);
-        xlate_helper(x, wr, IR_NONE, IR_IMM, i->reg, t, 0, info(i));
-        xlate_end_leave(x);
+        if (wr != x86_helper_write_cr || i->reg != 3) return may_switch(x, wr, i->reg, t);
+        xlate_helper(x, x86_helper_write_cr3, IR_NONE, IR_IMM, 0, t, 0, 0);      // the mode stays; what is fetched, may not
+        xlate_end_fetch(x);
     } else {
         xlate_helper(x, rd, t, IR_IMM, i->reg, IR_IMM, 0, info(i));
         xlate_copy(x, size, i->rm, t);
@@ -116,7 +126,7 @@ static bool mov_special(struct xlate *x, const struct x86_insn *i, ir_helper rd,
 
 bool xlate_mov_cr(struct xlate *x, const struct x86_insn *i) { return mov_special(x, i, x86_helper_read_cr, x86_helper_write_cr); }
 bool xlate_mov_dr(struct xlate *x, const struct x86_insn *i) { return mov_special(x, i, x86_helper_read_dr, x86_helper_write_dr); }
-bool xlate_clts(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_clts); }
+bool xlate_clts(struct xlate *x, const struct x86_insn *i) { return may_switch(x, x86_helper_clts, 0, IR_IMM); }
 
 // The 16-bit operand E, zero-extended.
 static u8 get_e16(struct xlate *x, const struct x86_insn *i)
@@ -156,16 +166,21 @@ static bool write_e16(struct xlate *x, const struct x86_insn *i, ir_helper fn, u
 bool xlate_verr(struct xlate *x, const struct x86_insn *i) { return write_e16(x, i, x86_helper_verr, FL_ALL); }
 bool xlate_verw(struct xlate *x, const struct x86_insn *i) { return write_e16(x, i, x86_helper_verw, FL_ALL); }
 
-static bool write_e16_leave(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+static bool write_e16_fetch(struct xlate *x, const struct x86_insn *i, ir_helper fn)
 {
     write_e16(x, i, fn, 0);
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }
 
-bool xlate_lmsw(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_lmsw); }
-bool xlate_lldt(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_lldt); }
-bool xlate_ltr(struct xlate *x, const struct x86_insn *i) { return write_e16_leave(x, i, x86_helper_ltr); }
+bool xlate_lmsw(struct xlate *x, const struct x86_insn *i)
+{
+    write_e16(x, i, x86_helper_lmsw, 0);
+    xlate_end_leave(x);
+    return true;
+}
+bool xlate_lldt(struct xlate *x, const struct x86_insn *i) { return write_e16_fetch(x, i, x86_helper_lldt); }
+bool xlate_ltr(struct xlate *x, const struct x86_insn *i) { return write_e16_fetch(x, i, x86_helper_ltr); }
 
 // ---- segment registers and descriptors -----------------------------------------------------------------------------
 bool xlate_mov_seg(struct xlate *x, const struct x86_insn *i)
@@ -211,15 +226,15 @@ bool xlate_arpl(struct xlate *x, const struct x86_insn *i)
 bool xlate_sgdt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sgdt); }
 bool xlate_sidt(struct xlate *x, const struct x86_insn *i) { return with_ea(x, i, x86_helper_sidt); }
 
-static bool with_ea_leave(struct xlate *x, const struct x86_insn *i, ir_helper fn)
+static bool with_ea_fetch(struct xlate *x, const struct x86_insn *i, ir_helper fn)
 {
     with_ea(x, i, fn);
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }
 
-bool xlate_lgdt(struct xlate *x, const struct x86_insn *i) { return with_ea_leave(x, i, x86_helper_lgdt); }
-bool xlate_lidt(struct xlate *x, const struct x86_insn *i) { return with_ea_leave(x, i, x86_helper_lidt); }
+bool xlate_lgdt(struct xlate *x, const struct x86_insn *i) { return with_ea_fetch(x, i, x86_helper_lgdt); }
+bool xlate_lidt(struct xlate *x, const struct x86_insn *i) { return with_ea_fetch(x, i, x86_helper_lidt); }
 
 // RDFSBASE RDGSBASE WRFSBASE WRGSBASE: ModRM.reg 0..3.
 bool xlate_rwbase(struct xlate *x, const struct x86_insn *i)
@@ -238,15 +253,10 @@ bool xlate_rwbase(struct xlate *x, const struct x86_insn *i)
 bool xlate_swapgs(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_swapgs); }
 
 // ---- caches and translations -------------------------------------------------------------------------------------------
-bool xlate_invd(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wbinvd); }
-bool xlate_wbinvd(struct xlate *x, const struct x86_insn *i) { return plain_leave(x, x86_helper_wbinvd); }
+bool xlate_invd(struct xlate *x, const struct x86_insn *i) { return plain_fetch(x, x86_helper_wbinvd); }
+bool xlate_wbinvd(struct xlate *x, const struct x86_insn *i) { return plain_fetch(x, x86_helper_wbinvd); }
 
-bool xlate_invlpg(struct xlate *x, const struct x86_insn *i)
-{
-    with_ea(x, i, x86_helper_invlpg);
-    xlate_end_leave(x);
-    return true;
-}
+bool xlate_invlpg(struct xlate *x, const struct x86_insn *i) { return with_ea_fetch(x, i, x86_helper_invlpg); }
 
 // INVPCID (SDM 2A): a effective address of the descriptor, b type. Of a PCID that is put aside everything is forgotten, also for an
 // individual address.
@@ -272,6 +282,6 @@ bool xlate_invpcid(struct xlate *x, const struct x86_insn *i)
     u8 type = xlate_temp(x);
     xlate_copy(x, x->bits == 64 ? 8 : 4, type, i->reg);
     xlate_helper(x, invpcid, IR_NONE, xlate_ea(x, i), 0, type, 0, info(i));
-    xlate_end_leave(x);
+    xlate_end_fetch(x);
     return true;
 }
