@@ -51,46 +51,41 @@ static void keep(struct as_set *s, struct kept e)
 
 static void keep_tlb(struct vcpu *c, struct as_set *s, unsigned m, unsigned w)
 {
-    for (unsigned k = 0; k < BITMAP_WORDS(TLB_SIZE); k++)
-        for (u64 bits = c->tlb_local[m][w][k]; bits; bits &= bits - 1) {
-            unsigned i = k * 64 + (unsigned)__builtin_ctzll(bits);
-            const struct tlb_entry *e = &c->tlb[m][w][i];
-            if (tlb_index(e->tag) == i) keep(s, (struct kept){e->tag, e->host, 0, (u16)i, (u8)m, w ? KEPT_WRITE : KEPT_READ});
-        }
+    FOR_ENTRIES(i, &c->tlb_held[0][m][w]) {
+        const struct tlb_entry *e = &c->tlb[m][w][i];
+        if (tlb_index(e->tag) == i) keep(s, (struct kept){e->tag, e->host, 0, (u16)i, (u8)m, w ? KEPT_WRITE : KEPT_READ});
+    }
 }
 
 static void keep_code(struct vcpu *c, struct as_set *s, unsigned m)
 {
-    for (unsigned k = 0; k < BITMAP_WORDS(XTLB_SIZE); k++)
-        for (u64 bits = c->xsig_local[m][k]; bits; bits &= bits - 1) {
-            unsigned i = k * 64 + (unsigned)__builtin_ctzll(bits);
-            if (c->xsig[m][i]) keep(s, (struct kept){c->xtlb[m][i].va, c->xtlb[m][i].page, c->xsig[m][i], (u16)i, (u8)m, KEPT_CODE});
-        }
+    FOR_ENTRIES(i, &c->xsig_held[0][m])
+        if (c->xsig[m][i]) keep(s, (struct kept){c->xtlb[m][i].va, c->xtlb[m][i].page, c->xsig[m][i], (u16)i, (u8)m, KEPT_CODE});
 }
 
 static void put_back(struct vcpu *c, const struct kept *e, bool writes)
 {
-    u64 bit = 1ull << (e->index & 63);
     if (e->kind == KEPT_CODE) {
         if (c->xsig[e->mmu][e->index]) return;           // a global one has the place
         c->xtlb[e->mmu][e->index].va = e->va;
         c->xtlb[e->mmu][e->index].page = e->to;
         c->xsig[e->mmu][e->index] = e->sig;
-        c->xsig_local[e->mmu][e->index / 64] |= bit;
+        entry_set_add(&c->xsig_held[0][e->mmu], e->index);
+        entry_set_del(&c->xsig_held[1][e->mmu], e->index);
         return;
     }
     struct tlb_entry *t = &c->tlb[e->mmu][e->kind == KEPT_WRITE][e->index];
     if (tlb_index(t->tag) == e->index || (e->kind == KEPT_WRITE && !writes)) return;
     t->host = e->to;
     __atomic_store_n(&t->tag, e->va, __ATOMIC_RELAXED);
-    c->tlb_local[e->mmu][e->kind == KEPT_WRITE][e->index / 64] |= bit;
+    entry_set_add(&c->tlb_held[0][e->mmu][e->kind == KEPT_WRITE], e->index);
+    entry_set_del(&c->tlb_held[1][e->mmu][e->kind == KEPT_WRITE], e->index);
 }
 
 static void writes_drop(struct vcpu *c)
 {
     for (unsigned m = 0; m < MMU_MODES; m++)
-        for (unsigned i = 0; i < TLB_SIZE; i++)
-            if (c->tlb_local[m][1][i / 64] >> (i & 63) & 1) __atomic_store_n(&c->tlb[m][1][i].tag, tlb_empty_tag(i), __ATOMIC_RELAXED);
+        FOR_ENTRIES(i, &c->tlb_held[0][m][1]) __atomic_store_n(&c->tlb[m][1][i].tag, tlb_empty_tag((unsigned)i), __ATOMIC_RELAXED);
 }
 
 static void set_restore(struct vcpu *c, const struct as_set *s)

@@ -38,7 +38,7 @@ bool vcpu_init(struct vcpu *c, struct tcg *t, struct phys *p, const struct guest
     c->parked = 1;
     c->prof.state = PROF_WAIT;
     c->store_page[0] = c->store_page[1] = ~0ull;
-    tlb_flush(c);
+    tlb_init(c);
     return tcg_add_vcpu(t, c);
 }
 

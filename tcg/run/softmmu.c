@@ -31,32 +31,43 @@ static void big_forget(struct vcpu *c)
     c->big[0].hi = c->big[1].hi = 0;
 }
 
+static void drop_held(struct vcpu *c, bool global)
+{
+    for (unsigned m = 0; m < MMU_MODES; m++) {
+        for (unsigned w = 0; w < 2; w++) {
+            FOR_ENTRIES(i, &c->tlb_held[global][m][w]) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag((unsigned)i)};
+            entry_set_clear(&c->tlb_held[global][m][w]);
+        }
+        FOR_ENTRIES(i, &c->xsig_held[global][m]) c->xsig[m][i] = 0;
+        entry_set_clear(&c->xsig_held[global][m]);
+    }
+}
+
+void tlb_init(struct vcpu *c)
+{
+    memset(c->tlb, 0, sizeof c->tlb);
+    memset(c->xsig, 0, sizeof c->xsig);
+    memset(c->tlb_held, 0, sizeof c->tlb_held);
+    memset(c->xsig_held, 0, sizeof c->xsig_held);
+    for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
+    big_forget(c);
+}
+
 void tlb_flush(struct vcpu *c)
 {
     tlb_touched(c);
     c->n_flush++;
-    memset(c->tlb, 0, sizeof c->tlb);
-    memset(c->xsig, 0, sizeof c->xsig);
-    for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
-    memset(c->tlb_local, 0, sizeof c->tlb_local);
-    memset(c->xsig_local, 0, sizeof c->xsig_local);
+    drop_held(c, false);
+    drop_held(c, true);
     if (c->as_sets) tlb_forget_all(c);
     big_forget(c);
 }
-
-// Takes the bits of a map one by one: FOR_BITS(i, words, n) runs with i = each set bit, and clears it.
-#define FOR_BITS(i, words, n)                                                 \
-    for (unsigned w_ = 0; w_ < (n); w_++)                                     \
-        for (unsigned i; (words)[w_] && (i = w_ * 64 + (unsigned)__builtin_ctzll((words)[w_]), true); (words)[w_] &= (words)[w_] - 1)
 
 void tlb_flush_local(struct vcpu *c)
 {
     tlb_touched(c);
     c->n_flush++;
-    for (unsigned m = 0; m < MMU_MODES; m++) {
-        for (unsigned w = 0; w < 2; w++) FOR_BITS(i, c->tlb_local[m][w], BITMAP_WORDS(TLB_SIZE)) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
-        FOR_BITS(i, c->xsig_local[m], BITMAP_WORDS(XTLB_SIZE)) c->xsig[m][i] = 0;
-    }
+    drop_held(c, false);
 }
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
@@ -75,12 +86,6 @@ void tlb_flush_page(struct vcpu *c, struct gva a)
     }
 }
 
-static void bit_put(u64 *words, unsigned i, bool on)
-{
-    if (on) words[i / 64] |= 1ull << (i & 63);
-    else words[i / 64] &= ~(1ull << (i & 63));
-}
-
 static void big_note(struct vcpu *c, u64 va, const struct tlb_fill *f)
 {
     u64 size = f->page_size ? f->page_size : PAGE_SIZE, lo = va & ~(size - 1);
@@ -96,7 +101,8 @@ static void tlb_put(struct vcpu *c, u64 va, unsigned mmu, unsigned write, const 
     struct tlb_entry *e = &c->tlb[mmu][write][i];
     e->host = (u64)host;
     __atomic_store_n(&e->tag, va & PAGE_MASK, __ATOMIC_RELAXED);
-    bit_put(c->tlb_local[mmu][write], i, !global);
+    entry_set_add(&c->tlb_held[global][mmu][write], i);
+    entry_set_del(&c->tlb_held[!global][mmu][write], i);
 }
 
 // Unless the page holds code. Another vCPU may begin to translate from it at this moment: one of the two takes the entry out again
@@ -116,7 +122,8 @@ static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill
     c->xtlb[mmu][i].va = va & PAGE_MASK;
     c->xtlb[mmu][i].page = f->page.v;
     c->xsig[mmu][i] = tcg_code_signature(c->tcg, va & PAGE_MASK, f->page.v, mmu);
-    bit_put(c->xsig_local[mmu], i, !f->global);
+    entry_set_add(&c->xsig_held[f->global][mmu], i);
+    entry_set_del(&c->xsig_held[!f->global][mmu], i);
 }
 
 // Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).

@@ -20,6 +20,7 @@ unsigned mem_fetch(struct vcpu *c, struct gva a, void *buf, unsigned len, unsign
 struct gpa mem_code_gpa(struct vcpu *c, struct gva a, unsigned mmu);
 bool mem_code_find(struct vcpu *c, struct gva a, unsigned mmu, struct gpa *out);   // the same; false instead of the fault
 
+void tlb_init(struct vcpu *c);                          // a vCPU that has not run yet: nothing is known
 void tlb_flush(struct vcpu *c);                         // everything: all modes, code signatures, address spaces put aside
 void tlb_flush_local(struct vcpu *c);                   // the same, but global translations stay
 // The guest leaves address space `from` for `to` (numbers it gave them). What is known of `from` is put aside; of what was known of `to`

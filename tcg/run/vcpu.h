@@ -46,6 +46,24 @@ static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)pc >> JC_BITS) 
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
+// Numbers of entries: so many that a flush that looked at every word of such a map would take longer than the entries that there are.
+struct entry_set { u64 top, word[BITMAP_WORDS(TLB_SIZE)]; };   // bit n of top is clear: word n is 0
+_Static_assert(BITMAP_WORDS(TLB_SIZE) <= 64 && XTLB_SIZE <= 64 * BITMAP_WORDS(TLB_SIZE), "top has a bit for each word");
+static inline void entry_set_add(struct entry_set *s, unsigned i)
+{
+    s->word[i / 64] |= 1ull << (i & 63);
+    s->top |= 1ull << (i / 64);
+}
+static inline void entry_set_del(struct entry_set *s, unsigned i) { s->word[i / 64] &= ~(1ull << (i & 63)); }
+static inline void entry_set_clear(struct entry_set *s)
+{
+    for (; s->top; s->top &= s->top - 1) s->word[__builtin_ctzll(s->top)] = 0;
+}
+// Runs the statement behind it with i = each number in the set, ascending.
+#define FOR_ENTRIES(i, set)                                                                            \
+    for (u64 t_ = (set)->top; t_; t_ &= t_ - 1)                                                        \
+        for (u64 w_ = __builtin_ctzll(t_), b_ = (set)->word[w_], i; b_ && (i = w_ * 64 + (u64)__builtin_ctzll(b_), true); b_ &= b_ - 1)
+
 struct tlb_fill {         // result of a page walk
     struct gpa page;      // guest-physical page address
     unsigned prot;        // ACCESS_* allowed for this mmu mode
@@ -156,8 +174,8 @@ struct vcpu {
     // none. A chained jump into another page compares it, so that it stays chained over TLB flushes that change nothing
     // [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
-    // Which entries a flush of non-global translations drops.
-    u64 tlb_local[MMU_MODES][2][BITMAP_WORDS(TLB_SIZE)], xsig_local[MMU_MODES][BITMAP_WORDS(XTLB_SIZE)];
+    // Which entries may hold a translation, by whether a flush of the non-global ones drops it: [0] local, [1] global.
+    struct entry_set tlb_held[2][MMU_MODES][2], xsig_held[2][MMU_MODES];
 };
 
 enum { VCPU_EV_NMI = 1, VCPU_EV_INIT = 2, VCPU_EV_SIPI = 4, VCPU_EV_ASYNC = 8, VCPU_EV_TLB_FLUSH = 16,
