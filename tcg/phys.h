@@ -48,6 +48,9 @@ struct region *phys_find(struct phys *p, struct gpa a);
 // Host address of RAM or ROM at a (valid to the end of its page at least), or NULL.
 u8 *phys_host(struct phys *p, struct gpa a);
 
+// Both at once.
+struct region *phys_find_host(struct phys *p, struct gpa a, u8 **host);
+
 // Accesses by devices (DMA) and by the loader: any length, any alignment, crossing regions. RAM is written with written-code tracking, so
 // that translated code stays exact; MMIO inside is dispatched. Returns false if some byte had no region (reads give 0xff there, writes are
 // dropped). BQL held; not needed where the range is RAM, which is also all that interrupt context and I/O threads may access.

@@ -25,7 +25,7 @@
 enum { MAPS = 8, REGIONS_MAX = 256, SPANS_MAX = 2 * REGIONS_MAX };
 
 struct span { u64 first, last, base; struct region *r; };
-struct map { unsigned n; struct span s[SPANS_MAX]; struct span hot; /* the largest span of RAM */ };
+struct map { unsigned n; struct span s[SPANS_MAX]; struct span hot; u8 *hot_host; };   // the largest span of RAM, and its host address less its base
 struct slot { struct region r; bool mapped; };
 
 // One address space: memory or ports.
@@ -119,6 +119,7 @@ static void space_publish(struct phys *p, struct space *sp)
     m->hot = (struct span){1, 0, 0, NULL};
     for (unsigned i = 0; i < m->n; i++)
         if (m->s[i].r->kind == REGION_RAM && (!m->hot.r || m->s[i].last - m->s[i].first > m->hot.last - m->hot.first)) m->hot = m->s[i];
+    m->hot_host = m->hot.r ? m->hot.r->host - m->hot.base : NULL;
     __atomic_store_n(&sp->seq, seq, __ATOMIC_RELEASE);
     if (p->hooks.map_changed) p->hooks.map_changed(p->hooks.opaque);
 }
@@ -228,10 +229,25 @@ static struct span space_find(const struct space *sp, u64 a)
 
 struct region *phys_find(struct phys *p, struct gpa a) { return space_find(&p->mem, a.v).r; }
 
-u8 *phys_host(struct phys *p, struct gpa a)
+struct region *phys_find_host(struct phys *p, struct gpa a, u8 **host)
 {
     struct span s = space_find(&p->mem, a.v);
-    return s.r && s.r->kind != REGION_MMIO ? s.r->host + (a.v - s.base) : NULL;
+    *host = s.r && s.r->kind != REGION_MMIO ? s.r->host + (a.v - s.base) : NULL;
+    return s.r;
+}
+
+// Page walks come here for each level: most tables are in the largest span of RAM, and that is not worth a copy of the span.
+u8 *phys_host(struct phys *p, struct gpa a)
+{
+    const struct space *sp = &p->mem;
+    u64 seq = __atomic_load_n(&sp->seq, __ATOMIC_ACQUIRE);
+    const struct map *m = &sp->maps[seq % MAPS];
+    u8 *host = m->hot_host + a.v;
+    bool hot = a.v >= m->hot.first && a.v <= m->hot.last;
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    if (hot && __atomic_load_n(&sp->seq, __ATOMIC_RELAXED) == seq) return host;
+    (void)phys_find_host(p, a, &host);
+    return host;
 }
 
 // ---- device accesses --------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@
 #include "kernel/plat.h"
 #include "tcg/run/tcg.h"
 
-struct page_at { struct gpa page; u8 *host; struct region *region; };
+struct page_at { struct gpa page; u8 *host; };   // host: of plain memory, else NULL
 
 // A TLB is its vCPU's own: interrupt context queues such work (cpu_run_async) and its owner does it.
 static void tlb_touched(const struct vcpu *c)
@@ -29,6 +29,13 @@ static void big_forget(struct vcpu *c)
 {
     c->big[0].lo = c->big[1].lo = ~0ull;
     c->big[0].hi = c->big[1].hi = 0;
+}
+
+static void device_pages_forget(struct vcpu *c)
+{
+    if (!c->device_pages) return;
+    memset(c->device_page, 0xff, sizeof c->device_page);
+    c->device_pages = false;
 }
 
 static void drop_held(struct vcpu *c, bool global)
@@ -50,6 +57,8 @@ void tlb_init(struct vcpu *c)
     memset(c->tlb_held, 0, sizeof c->tlb_held);
     memset(c->xsig_held, 0, sizeof c->xsig_held);
     for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
+    c->device_pages = true;
+    device_pages_forget(c);
     big_forget(c);
 }
 
@@ -59,6 +68,7 @@ void tlb_flush(struct vcpu *c)
     c->n_flush++;
     drop_held(c, false);
     drop_held(c, true);
+    device_pages_forget(c);
     if (c->as_sets) tlb_forget_all(c);
     big_forget(c);
 }
@@ -68,6 +78,7 @@ void tlb_flush_local(struct vcpu *c)
     tlb_touched(c);
     c->n_flush++;
     drop_held(c, false);
+    device_pages_forget(c);
 }
 
 void tlb_flush_page(struct vcpu *c, struct gva a)
@@ -79,6 +90,7 @@ void tlb_flush_page(struct vcpu *c, struct gva a)
         tlb_flush(c);
         return;
     }
+    device_pages_forget(c);
     unsigned i = tlb_index(va), x = xtlb_index(va);
     for (unsigned m = 0; m < MMU_MODES; m++) {
         for (unsigned w = 0; w < 2; w++) c->tlb[m][w][i] = (struct tlb_entry){.tag = tlb_empty_tag(i)};
@@ -126,7 +138,24 @@ static void xtlb_put(struct vcpu *c, u64 va, unsigned mmu, const struct tlb_fill
     entry_set_del(&c->xsig_held[!f->global][mmu], i);
 }
 
-// Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then region and host are NULL).
+// Devices answer at few pages, over and over: a walk for each access would be most of its cost. What the page holds is looked up each time.
+static void device_page_put(struct vcpu *c, u64 va, unsigned mmu, bool write, struct gpa page)
+{
+    unsigned i = va >> PAGE_SHIFT & (DEVICE_PAGES - 1);
+    c->device_page[mmu][write][i].va = va & PAGE_MASK;
+    c->device_page[mmu][write][i].page = page.v;
+    c->device_pages = true;
+}
+
+static bool device_page_find(const struct vcpu *c, u64 va, enum access acc, unsigned mmu, struct page_at *at)
+{
+    unsigned i = va >> PAGE_SHIFT & (DEVICE_PAGES - 1);
+    if (acc == ACCESS_EXEC || c->device_page[mmu][acc == ACCESS_WRITE][i].va != (va & PAGE_MASK)) return false;
+    *at = (struct page_at){.page = gpa(c->device_page[mmu][acc == ACCESS_WRITE][i].page)};
+    return true;
+}
+
+// Walks, and notes what may be noted. Raises the guest's fault unless raise is false (then host is NULL).
 static bool page_walk(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
 {
     tlb_touched(c);
@@ -136,11 +165,12 @@ static bool page_walk(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
     if (tcg_dice(c, 16)) vcpu_fpu_release(c);           // as a device's access would
     if (!c->ops->tlb_fill(c, gva(va), acc, mmu, raise, &f)) return false;
     at->page = f.page;
-    at->region = phys_find(c->phys, f.page);
-    bool ram = at->region && at->region->kind == REGION_RAM, rom = at->region && at->region->kind == REGION_ROM;
-    if (ram || (rom && acc != ACCESS_WRITE)) at->host = phys_host(c->phys, f.page);
+    const struct region *r = phys_find_host(c->phys, f.page, &at->host);
+    bool ram = r && r->kind == REGION_RAM;
+    if (!ram && acc == ACCESS_WRITE) at->host = NULL;
     big_note(c, va, &f);
     if (acc == ACCESS_EXEC) xtlb_put(c, va, mmu, &f);
+    else if (!at->host && (f.prot & acc)) device_page_put(c, va, mmu, acc == ACCESS_WRITE, f.page);
     if (acc == ACCESS_EXEC || !at->host) return true;
     if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, at->host, f.global);
     if ((f.prot & ACCESS_WRITE) && ram) tlb_put_write(c, va, mmu, at, f.global);
@@ -149,6 +179,7 @@ static bool page_walk(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
 
 static bool page_find(struct vcpu *c, u64 va, enum access acc, unsigned mmu, bool raise, struct page_at *at)
 {
+    if (!tcg_dice(c, 4) && device_page_find(c, va, acc, mmu, at)) return true;
     u8 was = profile_enter(&c->prof, PROF_SOFTMMU);
     bool ok = page_walk(c, va, acc, mmu, raise, at);
     profile_leave(&c->prof, was);

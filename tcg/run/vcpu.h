@@ -26,6 +26,7 @@ enum {
     JC_NONE = 0xff,
     XTLB_SIZE = 1 << XTLB_BITS,   // instruction-fetch TLB
     JC_SIZE = 1 << JC_BITS,
+    DEVICE_PAGES = 8,     // device pages whose translation is remembered, per mmu mode, for reading and for writing
     BOUNCE_SIZE = 128,    // largest single access 64 bytes, kept at the guest address's offset in 64
 };
 
@@ -174,6 +175,9 @@ struct vcpu {
     // none. A chained jump into another page compares it, so that it stays chained over TLB flushes that change nothing
     // [emitted].
     u32 xsig[MMU_MODES][XTLB_SIZE];
+    // Translations of pages that are not plain memory, by the low bits of the page number; page: guest-physical. va ~0: none.
+    struct { u64 va, page; } device_page[MMU_MODES][2][DEVICE_PAGES];
+    bool device_pages;                                      // some are there
     // Which entries may hold a translation, by whether a flush of the non-global ones drops it: [0] local, [1] global.
     struct entry_set tlb_held[2][MMU_MODES][2], xsig_held[2][MMU_MODES];
 };

@@ -23,21 +23,29 @@ struct walk {
     unsigned entry_size;   // 4 or 8
     unsigned page_bits;    // log2 of the page the leaf maps
     bool rights_at[4];     // the entry has R/W, U/S and A (PAE's PDPTE has none)
+    u64 all, any;          // AND and OR of the entries that have
     u64 phys;              // physical address of lin
 };
 
 static u64 a20(const struct x86_cpu *c, u64 pa) { return pa & (0xffffffff00000000ull | c->a20_mask); }
 
 // Reads the next entry of the walk; false when it is not present.
-static bool walk_read(struct walk *w, u64 table, unsigned index)
+static inline bool walk_read(struct walk *w, u64 table, u64 index, unsigned size, bool rights)
 {
+    w->rights_at[w->n] = rights;
     struct walk_entry *e = &w->e[w->n++];
-    e->addr = gpa(a20(w->c, table + index * w->entry_size));
+    u64 val;
+    e->addr = gpa(a20(w->c, table + index * size));
     e->host = phys_host(w->c->v.phys, e->addr);
-    if (!e->host) e->val = ~0ull;
-    else if (w->entry_size == 8) e->val = __atomic_load_n((u64 *)e->host, __ATOMIC_RELAXED);
-    else e->val = __atomic_load_n((u32 *)e->host, __ATOMIC_RELAXED);
-    return e->val & PTE_P;
+    if (!e->host) val = ~0ull;
+    else if (size == 8) val = __atomic_load_n((u64 *)e->host, __ATOMIC_RELAXED);
+    else val = __atomic_load_n((u32 *)e->host, __ATOMIC_RELAXED);
+    e->val = val;
+    if (rights) {
+        w->all &= val;
+        w->any |= val;
+    }
+    return val & PTE_P;
 }
 
 enum walk_result { WALK_OK, WALK_NOT_PRESENT, WALK_RESERVED };
@@ -50,8 +58,7 @@ static enum walk_result walk_32(struct walk *w)
 {
     struct x86_cpu *c = w->c;
     w->entry_size = 4;
-    w->rights_at[0] = w->rights_at[1] = true;
-    if (!walk_read(w, c->cr3 & 0xfffff000, w->lin >> 22 & 0x3ff)) return WALK_NOT_PRESENT;
+    if (!walk_read(w, c->cr3 & 0xfffff000, w->lin >> 22 & 0x3ff, 4, true)) return WALK_NOT_PRESENT;
     u64 pde = w->e[0].val;
     if ((pde & PTE_PS) && (c->cr4 & CR4_PSE)) {   // 4 MiB; bits 20:13 are physical 39:32 (PSE-36)
         w->page_bits = 22;
@@ -59,7 +66,7 @@ static enum walk_result walk_32(struct walk *w)
         w->phys = (pde & 0xffc00000) | (pde >> 13 & 0xff) << 32 | (w->lin & 0x3fffff);
         return WALK_OK;
     }
-    if (!walk_read(w, pde & 0xfffff000, w->lin >> 12 & 0x3ff)) return WALK_NOT_PRESENT;
+    if (!walk_read(w, pde & 0xfffff000, w->lin >> 12 & 0x3ff, 4, true)) return WALK_NOT_PRESENT;
     w->page_bits = 12;
     if (!w->e[0].host || !w->e[1].host) return WALK_RESERVED;
     w->phys = (w->e[1].val & 0xfffff000) | (w->lin & 0xfff);
@@ -77,10 +84,10 @@ static enum walk_result walk_64(struct walk *w, unsigned levels)
     w->entry_size = 8;
     for (unsigned i = 0; i < levels; i++) {
         unsigned bits = 12 + 9 * (levels - 1 - i);   // log2 of what one entry maps
-        if (!walk_read(w, table, w->lin >> bits & (bits == 30 && pae ? 3 : 0x1ff))) return WALK_NOT_PRESENT;
+        bool pdpte = pae && i == 0;
+        if (!walk_read(w, table, w->lin >> bits & (pdpte ? 3 : 0x1ff), 8, !pdpte)) return WALK_NOT_PRESENT;
         u64 e = w->e[i].val;
-        bool pdpte = pae && i == 0, ps = (e & PTE_PS) && bits > 12;
-        w->rights_at[i] = !pdpte;
+        bool ps = (e & PTE_PS) && bits > 12;
         if (e & (pdpte ? reserved | PTE_NX | 0x1e6 : reserved)) return WALK_RESERVED;
         if (ps && bits > 30) return WALK_RESERVED;
         table = e & PHYS_FRAME;
@@ -98,6 +105,7 @@ static enum walk_result walk_64(struct walk *w, unsigned levels)
 // Sets A (and D in the leaf) where clear. False: an entry changed since it was read.
 static bool walk_mark(struct walk *w, bool dirty)
 {
+    if ((w->all & PTE_A) && (!dirty || (w->e[w->n - 1].val & PTE_D))) return true;
     for (unsigned i = 0; i < w->n; i++) {
         struct walk_entry *e = &w->e[i];
         u64 want = e->val | (w->rights_at[i] ? PTE_A : 0) | (i == w->n - 1 && dirty ? PTE_D : 0);
@@ -120,13 +128,7 @@ static bool walk_mark(struct walk *w, bool dirty)
 static unsigned walk_rights(const struct walk *w, unsigned mmu)
 {
     const struct x86_cpu *c = w->c;
-    u64 all = ~0ull, any = 0;
-    for (unsigned i = 0; i < w->n; i++)
-        if (w->rights_at[i]) {
-            all &= w->e[i].val;
-            any |= w->e[i].val;
-        }
-    bool user_page = all & PTE_U, writable = all & PTE_W, nx = w->entry_size == 8 && (any & PTE_NX);
+    bool user_page = w->all & PTE_U, writable = w->all & PTE_W, nx = w->entry_size == 8 && (w->any & PTE_NX);
     unsigned prot = ACCESS_READ | ACCESS_WRITE | ACCESS_EXEC;
     if (nx) prot &= ~(unsigned)ACCESS_EXEC;
     if (mmu == 1) {
@@ -191,6 +193,8 @@ bool x86_tlb_fill(struct vcpu *v, struct gva a, enum access acc, unsigned mmu, b
         w.c = c;
         w.lin = a.v;
         w.n = 0;
+        w.all = ~0ull;
+        w.any = 0;
         enum walk_result r = lma ? walk_64(&w, 4) : c->cr4 & CR4_PAE ? walk_64(&w, 3) : walk_32(&w);
         if (r == WALK_NOT_PRESENT) return page_fault(c, a.v, acc, mmu, 0, raise);
         if (r == WALK_RESERVED) return page_fault(c, a.v, acc, mmu, PF_P | PF_RSVD, raise);
