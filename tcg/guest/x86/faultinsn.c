@@ -14,20 +14,44 @@
 #include "tcg/guest/x86/system.h"
 #include "tcg/run/softmmu.h"
 
+struct insn_bytes { u8 b[16]; unsigned n; };
+
+static void bytes_at(struct x86_cpu *c, u64 pc, struct insn_bytes *s)
+{
+    struct gva at = gva(x86_code64(c) ? pc : (u32)(c->seg[SEG_CS].base + pc));
+    __builtin_memset(s->b, 0, sizeof s->b);
+    s->n = mem_fetch(&c->v, at, s->b, 15, x86_mmu(c), false);
+    if (s->n && s->n < 15) s->n += mem_fetch(&c->v, gva(at.v + s->n), s->b + s->n, 15 - s->n, x86_mmu(c), false);
+}
+
+static bool insn_of(struct x86_cpu *c, const struct insn_bytes *s, struct x86_insn *i)
+{
+    return x86_decode(s->b, s->n, x86_code64(c) ? 64 : c->seg[SEG_CS].attr & DESC_B ? 32 : 16, i) == DECODE_OK;
+}
+
 static bool insn_at(struct x86_cpu *c, u64 pc, struct x86_insn *i)
 {
-    u8 bytes[16] = {0};
-    bool code64 = x86_code64(c);
-    struct gva at = gva(code64 ? pc : (u32)(c->seg[SEG_CS].base + pc));
-    unsigned n = mem_fetch(&c->v, at, bytes, 15, x86_mmu(c), false);
-    if (n && n < 15) n += mem_fetch(&c->v, gva(at.v + n), bytes + n, 15 - n, x86_mmu(c), false);
-    return x86_decode(bytes, n, code64 ? 64 : c->seg[SEG_CS].attr & DESC_B ? 32 : 16, i) == DECODE_OK;
+    struct insn_bytes s;
+    bytes_at(c, pc, &s);
+    return insn_of(c, &s, i);
 }
 
 static bool fault_insn(struct x86_cpu *c, struct x86_insn *i)
 {
     vcpu_sync(&c->v);
     return c->exc_nest < 0 && insn_at(c, c->v.pc, i);
+}
+
+// Behind its prefixes, does the instruction begin as those do that may demand alignment: with 0F, VEX or EVEX? Most page faults are those of
+// others, and need no decoder.
+static bool begins_as_vector(struct x86_cpu *c, const struct insn_bytes *s)
+{
+    for (unsigned n = 0; n < s->n; n++) {
+        u8 b = s->b[n];
+        bool segment = (b & 0xe7) == 0x26, rex = (b & 0xf0) == 0x40 && x86_code64(c);
+        if (!segment && !rex && (b < 0x64 || b > 0x67) && b != 0xf0 && b != 0xf2 && b != 0xf3) return b == 0x0f || b == 0xc4 || b == 0xc5 || b == 0x62;
+    }
+    return true;
 }
 
 // PUSH, POP, CALL, RET, ENTER, LEAVE, PUSHF, POPF, PUSHA, POPA, IRET. LEAVE reads at RBP, the others at RSP.
@@ -140,7 +164,11 @@ bool x86_fault_is_misaligned(struct x86_cpu *c, u64 lin)
 {
     struct x86_insn i;
     if (!(lin & 31) && (lin & ~PAGE_MASK)) return false;   // (an operand across pages faults at the second one's first byte)
-    if (!fault_insn(c, &i)) return false;
+    vcpu_sync(&c->v);
+    if (c->exc_nest >= 0) return false;
+    struct insn_bytes s;
+    bytes_at(c, c->v.pc, &s);
+    if (!begins_as_vector(c, &s) || !insn_of(c, &s, &i)) return false;
     unsigned align = demanded(&i);
     u64 a = operand_address(c, &i);
     return (a & (align - 1)) && lin - a < 64;
