@@ -275,12 +275,26 @@ static void jc_put(struct vcpu *c, const struct tb *tb)
     if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
 }
 
-const u8 *vcpu_code_now(struct vcpu *c)
+// Classes are numbered anew when the cache is emptied, and only then.
+static unsigned class_now(struct vcpu *c)
 {
+    const struct tcg *t = c->tcg;
     u64 cs_base;
     u32 mode;
     c->ops->tb_mode(c, &cs_base, &mode);
-    unsigned k = class_known(c->tcg, class_key(mode, cs_base), cs_base), i = jc_index(c->pc);
+    __typeof__(&c->class_memo[0]) m = &c->class_memo[mode % CLASS_MEMOS];
+    if (m->mode == mode && m->cs_base == cs_base && m->n == t->n_flushes + 1) return m->jc_class;
+    unsigned k = class_known(t, class_key(mode, cs_base), cs_base);
+    if (k == JC_NONE) return k;
+    m->mode = mode;
+    m->cs_base = cs_base;
+    m->n = t->n_flushes + 1;
+    return m->jc_class = k;
+}
+
+const u8 *vcpu_code_now(struct vcpu *c)
+{
+    unsigned k = class_now(c), i = jc_index(c->pc);
     if (k == JC_NONE || __atomic_load_n(&c->jc[k].pc[i], __ATOMIC_RELAXED) != c->pc) return NULL;
     return c->jc[k].host[i];
 }

@@ -24,6 +24,7 @@ enum {
     MMU_MODES = 3,        // x86: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC (SMAP open)
     TLB_SIZE = 1 << TLB_BITS,
     JC_NONE = 0xff,
+    CLASS_MEMOS = 4,      // (x86: one per privilege level)
     XTLB_SIZE = 1 << XTLB_BITS,   // instruction-fetch TLB
     JC_SIZE = 1 << JC_BITS,
     DEVICE_PAGES = 8,     // device pages whose translation is remembered, per mmu mode, for reading and for writing
@@ -170,6 +171,8 @@ struct vcpu {
     u8 few_insns;                      // icount: not 0: translate the next TB with so many instructions at most, unregistered
     u8 bounce[BOUNCE_SIZE] __attribute__((aligned(64)));   // [emitted]
     struct tlb_entry tlb[MMU_MODES][2][TLB_SIZE];          // [emitted] [mode][0 read, 1 write]
+    // Jump-cache classes found lately, by the low bits of the mode, n: of tcg.n_flushes then, and 1.
+    struct { u64 cs_base, n; u32 mode; u32 jc_class; } class_memo[CLASS_MEMOS];
     struct jump_cache jc[JC_CLASSES];                      // [emitted]
     // Signature of the code mapping at each xtlb entry: a number that stands for (linear page, physical page, mmu mode), 0 for
     // none. A chained jump into another page compares it, so that it stays chained over TLB flushes that change nothing

@@ -12,9 +12,15 @@ u64 x86_get_eflags(const struct x86_cpu *c)
 
 void x86_set_eflags(struct x86_cpu *c, u64 ef)
 {
-    c->eflags = (ef & 0x3f7fd5 & ~(u64)EF_ARITH) | 2;
-    c->v.cc = ((ef & EF_ARITH & 0xff) | 2) << 8 | (ef & EF_OF ? 1 : 0);
     x86_update_mode(c);
+    x86_switch_eflags(c, ef);
+}
+
+void x86_switch_eflags(struct x86_cpu *c, u64 ef)
+{
+    c->eflags = (ef & 0x3f7fd5 & ~(u64)EF_ARITH) | 2;
+    c->v.cc = (u16)(((ef & EF_ARITH & 0xff) | 2) << 8 | (ef >> 11 & 1));
+    x86_switch_mode(c);
     // RF protects one instruction from execution breakpoints (bp_check clears it); without any armed it has nothing to do.
     if (!(c->mode_word & TBM_HWBP)) c->eflags &= ~(u64)EF_RF;
 }
@@ -25,7 +31,6 @@ static u32 mode_segments(const struct x86_cpu *c)
 {
     u32 m = 0;
     const struct segment *s = c->seg;
-    if (x86_code64(c)) return TBM_CODE64 | TBM_FLATSEG | TBM_STACK32;
     if (s[SEG_CS].attr & DESC_B) m |= TBM_CODE32;
     if (s[SEG_SS].attr & DESC_B) m |= TBM_STACK32;
     if (seg_is_flat(&s[SEG_DS]) && seg_is_flat(&s[SEG_ES]) && seg_is_flat(&s[SEG_SS]) && seg_is_flat(&s[SEG_CS])) m |= TBM_FLATSEG;
@@ -49,21 +54,37 @@ static bool exec_breakpoint_armed(u64 dr7)
     return false;
 }
 
-void x86_update_mode(struct x86_cpu *c)
+// Bits of EFLAGS in their places in the mode word.
+static u32 mode_flags(u32 ef)
+{
+    _Static_assert(EF_VM >> 11 == TBM_VM86 && EF_DF >> 2 == TBM_DF && EF_TF << 1 == TBM_TF && EF_IOPL << 2 == TBM_IOPL, "the shifts below");
+    return (ef >> 11 & TBM_VM86) | (ef >> 2 & TBM_DF) | (ef << 1 & TBM_TF) | (ef << 2 & TBM_IOPL);
+}
+
+void x86_switch_mode(struct x86_cpu *c)
 {
     unsigned cpl = x86_cpl(c);
-    u32 m = cpl | mode_segments(c) | mode_fpu(c) | (u32)x86_iopl(c) << 14;
-    if (x86_protected(c)) m |= TBM_PE;
-    if (x86_vm86(c)) m |= TBM_VM86;
-    if (x86_long_mode(c)) m |= TBM_LMA;
-    if (c->eflags & EF_DF) m |= TBM_DF;
-    if (c->eflags & EF_TF) m |= TBM_TF;
-    if (cpl < 3 && (c->cr4 & CR4_SMAP)) m |= TBM_SMAP | (c->eflags & EF_AC ? TBM_SMAP_AC : 0);
+    u32 m = c->mode_fixed | mode_flags((u32)c->eflags);
+    if (cpl == 0) m &= ~(u32)TBM_TSD;
+    if (cpl == 3) m &= ~(u32)TBM_SMAP;
+    if ((m & TBM_SMAP) && (c->eflags & EF_AC)) m |= TBM_SMAP_AC;
+    m |= cpl | (x86_code64(c) ? TBM_CODE64 | TBM_FLATSEG | TBM_STACK32 : mode_segments(c));
     if (c->inhibit_irq) m |= TBM_INHIBIT;
-    if ((c->dr[7] & 0xff) && exec_breakpoint_armed(c->dr[7])) m |= TBM_HWBP;
     c->mode_word = m;
     // The trap of a stepped instruction that cleared TF has no stepping block after it to be raised in: let the loop raise it.
     if (c->step_pending && !(m & TBM_TF)) __atomic_store_n(&c->v.exit_request, 1, __ATOMIC_RELAXED);
+}
+
+void x86_update_mode(struct x86_cpu *c)
+{
+    u32 m = mode_fpu(c);
+    if (x86_protected(c)) m |= TBM_PE;
+    if (x86_long_mode(c)) m |= TBM_LMA;
+    if (c->cr4 & CR4_SMAP) m |= TBM_SMAP;
+    if (c->cr4 & CR4_TSD) m |= TBM_TSD;
+    if ((c->dr[7] & 0xff) && exec_breakpoint_armed(c->dr[7])) m |= TBM_HWBP;
+    c->mode_fixed = m;
+    x86_switch_mode(c);
 }
 
 static void x86_tb_mode(struct vcpu *v, u64 *cs_base, u32 *mode)

@@ -45,6 +45,7 @@ enum {
     TBM_LMA = 1 << 18,         // EFER.LMA (compatibility mode when CODE64 is clear)
     TBM_HWBP = 1 << 19,        // some debug register is armed for execution
     TBM_SMAP = 1 << 20,        // supervisor with CR4.SMAP: STAC and CLAC change the mmu mode
+    TBM_TSD = 1 << 21,         // CPL above 0 with CR4.TSD: RDTSC faults
 };
 
 // What CPUID offers: host's features that are implemented. Names: leaf and register.
@@ -70,7 +71,7 @@ struct x86_cpu {
         mtrr_def, mtrr_fix[11], mtrr_var[16], mcg_status, debugctl, spec_ctrl;
     u64 xcr0, xss;
     u32 msr_unknown[16];                 // unknown MSRs the log has named already
-    u64 tsc_offset, tsc_adjust;          // guest TSC = host TSC (or virtual clock) + offset
+    u64 tsc_offset, tsc_adjust;          // [tsc_offset and tsc_aux: emitted] guest TSC = host TSC (or virtual clock) + offset
     u32 a20_mask;
     bool inhibit_irq;                    // in the shadow of STI / MOV SS
     bool nmi_blocked;
@@ -85,6 +86,7 @@ struct x86_cpu {
     int exc_nest;                        // vector being delivered, -1 none: double faults
 
     u32 mode_word;                       // TBM_* of the state now; kept by x86_update_mode
+    u32 mode_fixed;                      // what of it control and debug registers make, at any privilege level
     bool step_pending;                   // an instruction ran with TF set at its start: #DB is due at this boundary
 
     // ---- set at creation, before reset ----
@@ -107,6 +109,7 @@ extern const struct guest_ops x86_guest_ops;
 // Full EFLAGS from v.cc and eflags; valid outside translated code and in helpers. And the reverse.
 u64 x86_get_eflags(const struct x86_cpu *c);
 void x86_set_eflags(struct x86_cpu *c, u64 ef);      // all bits given are taken as they are; masks are the caller's
+void x86_switch_eflags(struct x86_cpu *c, u64 ef);   // the same, where of the mode word's sources only segments may have changed as well
 // SS.DPL is the CPL; 3 in VM86 (set there)
 static inline unsigned x86_cpl(const struct x86_cpu *c) { return c->seg[SEG_SS].attr >> 13 & 3; }
 static inline bool x86_long_mode(const struct x86_cpu *c) { return c->efer & EFER_LMA; }
@@ -114,6 +117,8 @@ static inline bool x86_code64(const struct x86_cpu *c) { return (c->efer & EFER_
 
 // Recomputes mode_word; after any change of CR0, CR4, EFER, XCR0, DR7, segments, EFLAGS or inhibit_irq (x86_set_eflags does it).
 void x86_update_mode(struct x86_cpu *c);
+// The same, where only segments, EFLAGS and inhibit_irq may have changed: every far transfer does it.
+void x86_switch_mode(struct x86_cpu *c);
 
 // Raises exception `vec` at the instruction now running: syncs pc and flags, leaves. error < 0: none. Own core, BQL not held.
 NORETURN void x86_raise(struct x86_cpu *c, unsigned vec, s64 error);

@@ -75,7 +75,7 @@ static void deliver_real(struct x86_cpu *c, const struct delivery *e)
     xstack_commit(&s);
     x86_seg_set_real(c, SEG_CS, vector >> 16);
     c->v.pc = vector & 0xffff;
-    x86_set_eflags(c, x86_get_eflags(c) & ~(u64)(EF_IF | EF_TF | EF_AC | EF_RF));
+    x86_switch_eflags(c, x86_get_eflags(c) & ~(u64)(EF_IF | EF_TF | EF_AC | EF_RF));
 }
 
 // Reads and checks the gate of the IDT; gate[0..2] are its dwords. Returns the type.
@@ -125,7 +125,7 @@ static void enter_handler(struct x86_cpu *c, u16 sel, unsigned cpl, const struct
     x86_set_cpl(c, cpl);
     c->v.pc = pc;
     u64 clear = EF_TF | EF_NT | EF_RF | EF_VM | (trap_gate ? 0 : EF_IF);
-    x86_set_eflags(c, x86_get_eflags(c) & ~clear);
+    x86_switch_eflags(c, x86_get_eflags(c) & ~clear);
 }
 
 static void push_vm86_segments(struct xstack *s, unsigned size)
@@ -431,7 +431,7 @@ X86_HELPER(bp_check)
 X86_HELPER(inhibit_done)
 {
     x86(c)->inhibit_irq = false;
-    x86_update_mode(x86(c));
+    x86_switch_mode(x86(c));
     return 0;
 }
 

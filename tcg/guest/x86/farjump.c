@@ -15,12 +15,18 @@ static void code_check_target(struct x86_cpu *c, u16 sel, const struct x86_desc 
 
 static bool is_code(const struct x86_desc *d) { return (d->hi & (DESC_S | DESC_CODE)) == (DESC_S | DESC_CODE); }
 
-static void set_cs_pc(struct x86_cpu *c, u16 sel, unsigned cpl, const struct x86_desc *d, u64 pc)
+// The caller brings the mode word up to date.
+static void put_cs_pc(struct x86_cpu *c, u16 sel, unsigned cpl, const struct x86_desc *d, u64 pc)
 {
     x86_seg_from_desc(c, SEG_CS, (sel & ~3u) | cpl, d);
     x86_set_cpl(c, cpl);
     c->v.pc = pc;
-    x86_update_mode(c);
+}
+
+static void set_cs_pc(struct x86_cpu *c, u16 sel, unsigned cpl, const struct x86_desc *d, u64 pc)
+{
+    put_cs_pc(c, sel, cpl, d, pc);
+    x86_switch_mode(c);
 }
 
 static NORETURN void task_switch(struct x86_cpu *c, u16 sel)
@@ -70,7 +76,7 @@ static void paragraph_cs(struct x86_cpu *c, u16 sel, u64 pc)
     if (x86_vm86(c)) x86_seg_set_vm86(c, SEG_CS, sel);
     else x86_seg_set_real(c, SEG_CS, sel);
     c->v.pc = pc;
-    x86_update_mode(c);
+    x86_switch_mode(c);
 }
 
 static void far_jump(struct x86_cpu *c, u16 sel, u64 off, unsigned size)
@@ -182,7 +188,7 @@ static void iret_flags(struct x86_cpu *c, u64 ef, unsigned cpl, unsigned size)
     if (cpl == 0) mask |= EF_IOPL | EF_IF | (x86_protected(c) ? EF_VIF | EF_VIP : 0);
     else if (cpl <= x86_iopl(c)) mask |= EF_IF;
     if (size == 2) mask &= 0xffff;
-    x86_set_eflags(c, (x86_get_eflags(c) & ~mask) | (ef & mask));
+    x86_switch_eflags(c, (x86_get_eflags(c) & ~mask) | (ef & mask));
 }
 
 static void ret_paragraphs(struct x86_cpu *c, unsigned size, u64 release, bool iret)
@@ -212,7 +218,7 @@ static void iret_to_vm86(struct x86_cpu *c, struct xstack *s, u64 pc, u16 cs, u6
     x86_seg_set_vm86(c, SEG_CS, cs);
     c->v.regs[G_RSP] = (u32)sp;
     c->v.pc = pc & 0xffff;
-    x86_set_eflags(c, (ef & 0x3fffff) | 2);
+    x86_switch_eflags(c, (ef & 0x3fffff) | 2);
 }
 
 // Reads and checks the code segment a return goes to.
@@ -232,6 +238,7 @@ static void far_return(struct x86_cpu *c, unsigned size, u64 release, bool iret)
     xstack_current(&s, c);
     bool from64 = x86_code64(c);
     unsigned cpl = x86_cpl(c);
+    if (from64 && iret) xstack_expect(&s, 5 * size);
     u64 pc = xstack_pop(&s, size);
     u16 sel = xstack_pop(&s, size);
     u64 ef = iret ? xstack_pop(&s, size) : 0;
@@ -263,10 +270,10 @@ static void far_return(struct x86_cpu *c, unsigned size, u64 release, bool iret)
         x86_desc_access(c, &cs);
         xstack_commit(&s);
     }
-    set_cs_pc(c, sel, to, &cs, pc);
+    put_cs_pc(c, sel, to, &cs, pc);
     if (outer) x86_seg_drop_inner(c, to);
     if (iret) iret_flags(c, ef, cpl, size);   // by the privilege before the return
-    x86_update_mode(c);
+    else x86_switch_mode(c);
 }
 
 // ---- instructions --------------------------------------------------------------------------------------------------------
@@ -357,7 +364,7 @@ X86_HELPER(syscall)
         x->v.pc = (u32)x->star;
         ef &= ~(u64)(EF_VM | EF_IF);
     }
-    x86_set_eflags(x, ef & ~(u64)EF_RF);
+    x86_switch_eflags(x, ef & ~(u64)EF_RF);
     if (!(ef & EF_TF)) x->step_pending = false;   // the masked TF suppresses the trap of the SYSCALL itself
     return x86_resume(x);
 }
@@ -375,7 +382,7 @@ X86_HELPER(sysret)
     flat_cs(x, ((to64 ? sel + 16 : sel) & 0xfffc) | 3, 3, to64);
     flat_ss(x, ((sel + 8) & 0xfffc) | 3, 3);
     x->v.pc = to64 ? pc : (u32)pc;
-    x86_set_eflags(x, ef & ~(u64)(EF_RF | EF_VM));
+    x86_switch_eflags(x, ef & ~(u64)(EF_RF | EF_VM));
     return x86_resume(x);
 }
 
@@ -389,7 +396,7 @@ X86_HELPER(sysenter)
     flat_ss(x, sel + 8, 0);
     x->v.regs[G_RSP] = lma ? x->sysenter_esp : (u32)x->sysenter_esp;
     x->v.pc = lma ? x->sysenter_eip : (u32)x->sysenter_eip;
-    x86_set_eflags(x, x86_get_eflags(x) & ~(u64)(EF_VM | EF_IF | EF_RF));
+    x86_switch_eflags(x, x86_get_eflags(x) & ~(u64)(EF_VM | EF_IF | EF_RF));
     return x86_resume(x);
 }
 
@@ -406,6 +413,6 @@ X86_HELPER(sysexit)
     flat_ss(x, (sel + (to64 ? 40 : 24)) | 3, 3);
     x->v.regs[G_RSP] = to64 ? sp : (u32)sp;
     x->v.pc = to64 ? pc : (u32)pc;
-    x86_update_mode(x);
+    x86_switch_mode(x);
     return x86_resume(x);
 }

@@ -105,7 +105,7 @@ void x86_seg_load(struct x86_cpu *c, unsigned seg, u16 sel)
         c->inhibit_irq = true;
         c->step_pending = false;
     }
-    x86_update_mode(c);
+    x86_switch_mode(c);
 }
 
 void x86_seg_drop_inner(struct x86_cpu *c, unsigned cpl)
@@ -189,8 +189,23 @@ void xstack_push(struct xstack *s, u64 val, unsigned size)
     mem_st(&s->c->v, xstack_linear(s, s->sp), val, size, s->mmu);
 }
 
+void xstack_expect(struct xstack *s, unsigned bytes)
+{
+    struct gva a = xstack_linear(s, s->sp);
+    if (s->sp + bytes - 1 > s->mask || (a.v & ~PAGE_MASK) + bytes > PAGE_SIZE || (s->code64 && !x86_canonical(a.v))) return;
+    s->pops = mem_probe(&s->c->v, a, bytes, ACCESS_READ, s->mmu);
+    s->pops_end = s->sp + bytes;
+}
+
 u64 xstack_pop(struct xstack *s, unsigned size)
 {
+    if (s->pops && s->sp + size <= s->pops_end) {
+        u64 w = size == 8 ? *(const u64_any *)s->pops : size == 4 ? *(const u32_any *)s->pops : *(const u16_any *)s->pops;
+        s->pops += size;
+        s->sp = (s->sp + size) & s->mask;
+        return w;
+    }
+    s->pops = NULL;
     struct gva a = xstack_linear(s, s->sp);
     if (s->code64 && !x86_canonical(a.v)) x86_raise(s->c, EXC_SS, 0);
     u64 v = mem_ld(&s->c->v, a, size, s->mmu);
@@ -222,7 +237,7 @@ X86_HELPER(lseg)
     x86_seg_load(x, x86_info_extra(d), sel);
     x86_set_reg(x, b, off, size);
     x->inhibit_irq = false;   // LSS sets no shadow: it has loaded RSP along with SS
-    x86_update_mode(x);
+    x86_switch_mode(x);
     return 0;
 }
 

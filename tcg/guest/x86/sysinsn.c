@@ -71,7 +71,7 @@ X86_HELPER(popf)
     if (size == 2) mask &= 0xffff;
     xstack_commit(&s);
     u32 mode = x->mode_word;
-    x86_set_eflags(x, (x86_get_eflags(x) & ~mask & ~(u64)EF_RF) | (ef & mask));
+    x86_switch_eflags(x, (x86_get_eflags(x) & ~mask & ~(u64)EF_RF) | (ef & mask));
     if (x->mode_word == mode && !x->step_pending && !((x->eflags & EF_IF) && x86_irq_waiting(x))) return 0;
     u16 cc = c->cc;
     vcpu_sync(c);
@@ -85,7 +85,7 @@ X86_HELPER(popf)
 static void eflags_bit(struct x86_cpu *c, u64 bit, bool on)
 {
     c->eflags = on ? c->eflags | bit : c->eflags & ~bit;
-    x86_update_mode(c);
+    x86_switch_mode(c);
 }
 
 X86_HELPER(cld)

@@ -94,13 +94,15 @@ static inline void x86_need_cpl0(struct x86_cpu *c)
 }
 
 // A stack in use by a far transfer: registers change only when the whole transfer is known to succeed.
-struct xstack { struct x86_cpu *c; u64 base, sp, mask; u8 *host; u64 host_lo; unsigned mmu; bool code64; };
+struct xstack { struct x86_cpu *c; u64 base, sp, mask; u8 *host; u64 host_lo; const u8 *pops; u64 pops_end; unsigned mmu; bool code64; };
 void xstack_current(struct xstack *s, struct x86_cpu *c);
 // A new stack: base and width from an SS descriptor (NULL: 64-bit).
 void xstack_new(struct xstack *s, struct x86_cpu *c, const struct x86_desc *ss, u64 sp, unsigned cpl);
 // Checks that `bytes` can be pushed in elements of `size`; raises the fault of the first that cannot otherwise. Then pushes cannot fail.
 void xstack_reserve(struct xstack *s, unsigned bytes, unsigned size);
 void xstack_push(struct xstack *s, u64 val, unsigned size);
+// The next `bytes` are about to be popped: where they are plain memory in one page they are found once. Raises what the first pop would.
+void xstack_expect(struct xstack *s, unsigned bytes);
 u64 xstack_pop(struct xstack *s, unsigned size);
 // Moves the stack pointer without an access.
 static inline void xstack_drop(struct xstack *s, u64 bytes) { s->sp = (s->sp + bytes) & s->mask; }
