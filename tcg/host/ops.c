@@ -509,6 +509,28 @@ static void op_call(struct emit *e, const struct ir_op *o)
     }
 }
 
+// No flag is touched, and nothing is needed besides the registers that it is for.
+static void op_tsc(struct emit *e, const struct ir_op *o)
+{
+    struct as *as = &e->as;
+    if (o->imm_a) {
+        as_u8(as, 0x0f);                                                    // lfence
+        as_u8(as, 0xae);
+        as_u8(as, 0xe8);
+        as_op(as, (struct enc){.opcode = 0x8b}, H_RCX, rm_gs((s32)o->imm_a));
+    }
+    as_u8(as, 0x0f);                                                        // rdtsc
+    as_u8(as, 0x31);
+    as->insns += o->imm_a ? 2 : 1;
+    as_rorx(as, H_RDX, H_RDX, 32);
+    as_lea(as, 8, H_RAX, rm_mem(H_RAX, H_RDX, 0, 0));
+    as_load(as, H_RDX, rm_gs((s32)o->imm));
+    as_lea(as, 8, H_RAX, rm_mem(H_RAX, H_RDX, 0, 0));
+    as_rorx(as, H_RDX, H_RAX, 32);
+    as_op(as, (struct enc){.opcode = 0x8b}, H_RDX, rm_reg(H_RDX));            // mov edx, edx
+    as_op(as, (struct enc){.opcode = 0x8b}, H_RAX, rm_reg(H_RAX));
+}
+
 void emit_op(struct emit *e, const struct ir_op *o)
 {
     switch (o->opc) {
@@ -524,6 +546,7 @@ void emit_op(struct emit *e, const struct ir_op *o)
     case IR_XCHG: op_xchg(e, o); break;
     case IR_HOST: op_host(e, o); break;
     case IR_CALL: op_call(e, o); break;
+    case IR_TSC: op_tsc(e, o); break;
     default: panic("op %s has no emission", ir_opc_name(o->opc));
     }
 }

@@ -230,6 +230,15 @@ static void do_call(struct run *r)
     put(r, op->d, v, HI_D);
 }
 
+static void do_tsc(struct run *r)
+{
+    const u8 *env = (const u8 *)r->c;
+    u64 t = __builtin_ia32_rdtsc() + *(const u64 *)(const void *)(env + r->op->imm);
+    r->c->regs[0] = (u32)t;
+    r->c->regs[2] = t >> 32;
+    if (r->op->imm_a) r->c->regs[1] = *(const u32 *)(const void *)(env + r->op->imm_a);
+}
+
 // True: the block is left.
 static bool step(struct run *r)
 {
@@ -249,6 +258,7 @@ static bool step(struct run *r)
     case IR_SETCC: put(r, op->d, condition(flags_get(c), op->cc), HI_D); return false;
     case IR_XCHG: do_xchg(r); return false;
     case IR_CALL: do_call(r); return false;
+    case IR_TSC: do_tsc(r); return false;
     case IR_BR:
         if (!condition(flags_get(c), op->cc)) return false;
         c->pc = (u64)op->imm;

@@ -78,6 +78,7 @@ u64 ir_writes(const struct ir_op *o)
     if ((p & IRP_D) && o->d < 48) m |= 1ull << o->d;
     if (o->opc == IR_XCHG && o->a < 48) m |= 1ull << o->a;
     if (o->opc == IR_CALL) m |= (1ull << 32) - 1;
+    if (o->opc == IR_TSC) m |= o->imm_a ? 7 : 5;
     if (o->opc == IR_HOST) {
         const struct ir_host *h = &o->host;
         if (h->reg_kind == HO_GPR && (h->reg_rw & 2)) m |= 1ull << h->reg;

@@ -80,8 +80,19 @@ bool xlate_monitor(struct xlate *x, const struct x86_insn *i) { return plain_sta
 
 // ---- identification, time, MSRs --------------------------------------------------------------------------------------
 bool xlate_cpuid(struct xlate *x, const struct x86_insn *i) { return plain_fetch(x, x86_helper_cpuid); }
-bool xlate_rdtsc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtsc); }
-bool xlate_rdtscp(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdtscp); }
+
+// The host's own, where the guest may read it and it counts the host's time.
+static bool read_tsc(struct xlate *x, ir_helper fn, size_t aux)
+{
+    if ((x->mode & TBM_TSD) || x86(x->c)->virtual_ns) return plain_stay(x, fn);
+    struct ir_op *op = ir_new(x->b, IR_TSC, 8);
+    op->imm = offsetof(struct x86_cpu, tsc_offset);
+    op->imm_a = (s64)aux;
+    return true;
+}
+
+bool xlate_rdtsc(struct xlate *x, const struct x86_insn *i) { return read_tsc(x, x86_helper_rdtsc, 0); }
+bool xlate_rdtscp(struct xlate *x, const struct x86_insn *i) { return read_tsc(x, x86_helper_rdtscp, offsetof(struct x86_cpu, tsc_aux)); }
 bool xlate_rdpmc(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdpmc); }
 bool xlate_rdmsr(struct xlate *x, const struct x86_insn *i) { return plain_stay(x, x86_helper_rdmsr); }
 bool xlate_wrmsr(struct xlate *x, const struct x86_insn *i) { return may_switch(x, x86_helper_wrmsr, 0, IR_IMM); }
