@@ -313,7 +313,8 @@ static void trace_exec(struct vcpu *c, const struct tb *tb)
     if (trace_mask() & TRACE_CPU) c->ops->dump(c, trace_text, NULL);
 }
 
-static void execute(struct vcpu *c)
+// The host code to enter for c's state; chains the TB that was left to it.
+static const u8 *next_code(struct vcpu *c)
 {
     struct tcg *t = c->tcg;
     struct tb *from = c->last_tb;
@@ -322,23 +323,42 @@ static void execute(struct vcpu *c)
     if (from && c->last_tb == from) tb_chain(c, from, exit, tb);   // (a full cache has been emptied: last_tb is NULL then)
     if (t->cfg.icount && tb->n_insns > c->icount_left) tb = icount_cut(c);
     if (trace_mask() & (TRACE_EXEC | TRACE_CPU)) trace_exec(c, tb);
+    return tb->code + tb->entry_saved;
+}
+
+// Where there is nothing to chain, because the guest came by an exception or an interrupt, the jump cache does. Not if the TB that it named
+// has just refused, and not for a TB that is made for once.
+static const u8 *known_code(struct vcpu *c)
+{
+    bool refused = c->tb_refused;
+    c->tb_refused = false;
+    if (c->last_tb || refused || c->one_insn || c->tcg->cfg.icount || (trace_mask() & (TRACE_EXEC | TRACE_CPU)) || tcg_dice(c, 2)) return NULL;
+    return vcpu_code_now(c);
+}
+
+static void execute(struct vcpu *c)
+{
+    struct tcg *t = c->tcg;
+    const u8 *code = known_code(c);
+    if (!code) code = next_code(c);
     c->helper_ra = 0;
     c->n_exits++;
     if (tcg_dice(c, 64)) vcpu_kick(c);
     if (!c->fpu_loaded) c->ops->fpu_load(c);
     c->prof.activity = PROF_HELPER;                   // what C does that a TB calls, unless it says otherwise
-    t->stubs.enter(tb->code + tb->entry_saved);
+    t->stubs.enter((void *)code);
     c->prof.activity = PROF_LOOP;
     if (limits_c_uses_fpu()) vcpu_fpu_release(c);
     c->helper_ra = 0;
     if (c->n_unlinked) tb_relink(c);
-    from = c->last_tb;
+    const struct tb *from = c->last_tb;
     if (!from) return;
     const struct tb_exit *x = &from->exits[c->last_exit];
     c->n_exit_kind[x->kind]++;
     if (x->kind <= EXIT_PC) c->pc = x->pc;
     if (x->kind == EXIT_LEAVE) c->irq_look = true;
     if (x->kind >= EXIT_PC) c->last_tb = NULL;
+    c->tb_refused = x->kind == EXIT_PC;
     if (x->kind != EXIT_INDIRECT || !c->ops->branched) return;
     c->icount_left++;                                 // if it raises, the branch has not been executed
     c->ops->branched(c, from->pc + from->insn_off[from->n_insns - 1]);

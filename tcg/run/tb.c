@@ -221,9 +221,9 @@ static struct tb *tb_make(struct vcpu *c, u64 cs_base, u32 mode)
 }
 
 // The number of a mapping of tb's, which an entry compares. It never changes but for a new number of the same mapping.
-static void sign(struct vcpu *c, struct tb *tb, u32 off, u64 va)
+static void sign(struct vcpu *c, const struct tb *tb, u32 off, u64 va, unsigned mmu)
 {
-    u32 sig = c->xsig[c->ops->mmu_mode(c, tb->mode)][xtlb_index(va)];
+    u32 sig = c->xsig[mmu][xtlb_index(va)];
     u32_any *at = (u32_any *)tb_rw(c->tcg, tb->code + off);
     if (off && sig && *at != sig) __atomic_store_n(at, sig, __ATOMIC_RELEASE);   // 0: just flushed
 }
@@ -305,7 +305,8 @@ struct tb *tb_get(struct vcpu *c)
     u64 cs_base;
     u32 mode;
     c->ops->tb_mode(c, &cs_base, &mode);
-    struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), c->ops->mmu_mode(c, mode));
+    unsigned mmu = c->ops->mmu_mode(c, mode);
+    struct gpa pa = mem_code_gpa(c, gva(c->pc + cs_base), mmu);
     if (oneshot_insns(c)) {
         u8 was = profile_enter(&c->prof, PROF_TRANSLATE);
         struct tb *tb = tb_make(c, cs_base, mode);
@@ -322,8 +323,8 @@ struct tb *tb_get(struct vcpu *c)
         tb = NULL;
     }
     if (!tb) tb = tb_new(c, cs_base, mode);
-    sign(c, tb, tb->second_sig, ((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE);
-    sign(c, tb, tb->first_sig, c->pc + cs_base);
+    if (tb->second_sig) sign(c, tb, tb->second_sig, ((c->pc + cs_base) & PAGE_MASK) + PAGE_SIZE, mmu);
+    sign(c, tb, tb->first_sig, c->pc + cs_base, mmu);
     if (tb->jc_class != JC_NONE && !t->cfg.no_chain) jc_put(c, tb);
     return tb;
 }

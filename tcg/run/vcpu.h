@@ -120,6 +120,7 @@ struct vcpu {
     bool halted;
     bool fpu_loaded;                   // the guest's vector/x87 state is in the host's registers
     bool one_insn;                     // translate the next TB with one instruction, unregistered (self-modification, single step)
+    bool tb_refused;                   // a TB's entry has just led to the loop: it is not to be found by the jump cache again
     bool alone;                        // run the next TB with all other vCPUs parked
     bool shares_core;                  // others run on this core in turns: vcpu_run returns on HLT. Constant
     bool crowded;                      // some vCPUs share a core, maybe not this one: PAUSE counts. Constant, the same for all
