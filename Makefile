@@ -93,6 +93,11 @@ $(B)/tests/smp: $(wildcard tests/boot/smp/*.c tests/boot/smp/*.h) | $(B)/deps.bu
 $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/tick.elf $(B)/tests/kick.elf $(B)/tests/icount.elf $(B)/tests/race.elf: $(B)/tests/%.elf: tests/boot/%.S
 	@mkdir -p $(@D)
 	$(CC) -m32 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
+# Mostly 64-bit code; multiboot loaders want 32-bit ELF.
+$(B)/tests/switch.elf: tests/boot/switch.S
+	@mkdir -p $(@D)
+	$(CC) -m64 -nostdlib -static -no-pie -Wl,-Ttext=0x100000,--build-id=none,-n,--no-warn-rwx-segments -o $@ $<
+	objcopy -O elf32-i386 $@
 # Programs that tests run in the guest, on top of the default guest's RAM disk: Linux unpacks one archive after the other.
 $(B)/tests/guest/bin/remap: tests/boot/remap.c | $(B)/deps.build
 	@mkdir -p $(@D)
@@ -113,10 +118,10 @@ ALONE_RUNS = $(B)/tests/cores_test "$(B)/tests/lock_test $(B)/tests/kick.elf" "$
     "$(B)/tests/kick_test $(B)/tests/kick.elf" $(call boot_tests,hosted smp console icount blk payload assay_linux kick)
 TOGETHER_RUNS = $(call boot_tests,assay blk_metal metal_cores stick metal bochs virtio peer options multiboot) tests/report/report_test.py tools/lint.py \
     $(VARIANT_RUNS) $(INSN_PROGRAMS) "$(B)/tests/insn_random icount=on" $(UNIT_PROGRAMS)
-TEST_FILES := $(patsubst %,$(B)/tests/%,mb.elf smap.elf tick.elf icount.elf race.elf powerloss.so processors.so smp payload_native) $(B)/assay/payload.elf \
+TEST_FILES := $(patsubst %,$(B)/tests/%,mb.elf smap.elf switch.elf tick.elf icount.elf race.elf powerloss.so processors.so smp payload_native) $(B)/assay/payload.elf \
     $(B)/boot/kernel.elf $(GUEST) $(TEST_INITRD) $(ASSAY_LINUX)
 .PHONY: assay test test-quick test-metal lint bench-blk bench-linux bench-peers bench-smp
-test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
+test-quick: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(B)/cupel $(B)/tests/mb.elf $(B)/tests/smap.elf $(B)/tests/switch.elf $(GUEST) $(TEST_INITRD) ## unit and instruction tests and one boot, about a minute
 	B=$(B) tests/run.py $(QUICK_RUNS) "tests/boot/hosted_test.py quick"
 test: $(UNIT_PROGRAMS) $(INSN_PROGRAMS) $(KICK_PROGRAMS) $(VARIANT_PROGRAMS) $(B)/cupel $(TEST_FILES) | $(B)/deps.report
 test: $(B)/cupel.img ## everything: lint, unit, instruction, hosted and metal boots, stress build, sanitizers
