@@ -86,8 +86,8 @@ void tb_chain(struct vcpu *c, struct tb *from, unsigned exit, struct tb *to)
     tb_unlock(t, irqs);
 }
 
-// jne rel32 (je, behind RESUME) becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is ever in the middle:
-// the lookup always misses.
+// jne rel32 (je, behind RESUME) becomes jmp rel32 of the same length (a prefix that means nothing to it fills the byte), so that nobody is
+// ever in the middle: the lookup always misses.
 static void patch_miss(const struct tcg *t, const struct tb *tb, bool always)
 {
     u16 opcode = always ? 0xe93e : tb->resumes ? 0x840f : 0x850f;

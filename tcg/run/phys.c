@@ -25,7 +25,8 @@
 enum { MAPS = 8, REGIONS_MAX = 256, SPANS_MAX = 2 * REGIONS_MAX };
 
 struct span { u64 first, last, base; struct region *r; };
-struct map { unsigned n; struct span s[SPANS_MAX]; struct span hot; u8 *hot_host; };   // the largest span of RAM, and its host address less its base
+// hot: the largest span of RAM; hot_host: its host address less its base.
+struct map { unsigned n; struct span s[SPANS_MAX]; struct span hot; u8 *hot_host; };
 struct slot { struct region r; bool mapped; };
 
 // One address space: memory or ports.

@@ -1,7 +1,7 @@
-# A multiboot-1 kernel that changes privilege level, mode and page tables hundreds of times in the same code: SYSCALL, SYSRET, INT n, IRET, MOV to
-# CR3 and INVLPG lead to code whose mapping has changed meanwhile, whose mode is another at the same address, or where an interrupt or a trap is
-# due first. What was found there the last time must not be run again. Exit code on the host: (v << 1) | 1 with v = 0x10 if all is well, else the
-# number of the failed check.
+# A multiboot-1 kernel that changes privilege level, mode and page tables hundreds of times in the same code: SYSCALL, SYSRET, INT n,
+# IRET, MOV to CR3 and INVLPG lead to code whose mapping has changed meanwhile, whose mode is another at the same address, or where an
+# interrupt or a trap is due first. What was found there the last time must not be run again. Exit code on the host: (v << 1) | 1 with
+# v = 0x10 if all is well, else the number of the failed check.
         .set ROUNDS, 300
         .set WINDOW, 0x40000000                  # pages 0..7: mapped by `pt`
         .set KCODE, 0x08

@@ -42,8 +42,8 @@ static bool fault_insn(struct x86_cpu *c, struct x86_insn *i)
     return c->exc_nest < 0 && insn_at(c, c->v.pc, i);
 }
 
-// Behind its prefixes, does the instruction begin as those do that may demand alignment: with 0F, VEX or EVEX? Most page faults are those of
-// others, and need no decoder.
+// Behind its prefixes, does the instruction begin as those do that may demand alignment: with 0F, VEX or EVEX? Most page faults are those
+// of others, and need no decoder.
 static bool begins_as_vector(struct x86_cpu *c, const struct insn_bytes *s)
 {
     for (unsigned n = 0; n < s->n; n++) {

@@ -215,8 +215,8 @@ void xlate_side_exit(struct xlate *x)
     if (++x->side_exits >= max) xlate_end_goto(x, x->next_pc);
 }
 
-// For what serialises, and for what may change the page tables: by the jump cache, which is data, so what others have written since is seen,
-// and whose entries compare the page's signature.
+// For what serialises, and for what may change the page tables: by the jump cache, which is data, so what others have written since is
+// seen, and whose entries compare the page's signature.
 void xlate_end_fetch(struct xlate *x)
 {
     if ((x->mode & TBM_INHIBIT) || x86_bad_target(x->next_pc, x->bits == 64)) {
