@@ -43,8 +43,8 @@ static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE 
 // The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so
 // that a near branch, which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at
 // another index. What an entry leads to compares the page's signature, so the mapping may change without anybody looking here.
-struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
-static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)pc >> JC_BITS) & (JC_SIZE - 1); }
+struct jump_cache { struct { u64 pc; void *host; } at[JC_SIZE]; };
+static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)(pc >> 4)) & (JC_SIZE - 1); }
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
