@@ -169,8 +169,8 @@ static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
 
 static void op_br(struct emit *e, const struct ir_op *o)
 {
-    emit_flags_need(e);
-    side_exit(e, o, patchable_jcc(e, o->cc));
+    enum ir_cc cc = emit_flags_cond(e, o->cc);
+    side_exit(e, o, patchable_jcc(e, cc));
 }
 
 // JRCXZ reaches 127 bytes and knows no 16-bit CX in 64-bit mode.

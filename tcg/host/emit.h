@@ -102,6 +102,9 @@ void emit_flags_need(struct emit *e);
 void emit_flags_save(struct emit *e);                       // into vcpu.cc
 void emit_flags_before_def(struct emit *e, const struct ir_op *o);   // o is about to be emitted
 void emit_flags_after(struct emit *e, const struct ir_op *o);   // o has been emitted
+void emit_flags_ready(struct emit *e, const struct ir_op *o);   // what o, about to be emitted, needs of them is in EFLAGS
+// A condition of the guest's flags as one of EFLAGS now, which need not hold the guest's.
+enum ir_cc emit_flags_cond(struct emit *e, enum ir_cc cc);
 u16 emit_flags_recipe(struct emit *e);                      // for a fault point here
 void emit_mark(struct emit *e, u16 insn, u16 recipe);       // fault point from here on
 bool emit_op_keeps_flags(const struct ir_op *o);            // op needs EFLAGS beforehand

@@ -63,7 +63,7 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     e->shared = emit_group_member(e, &shared);
     if (e->shared) {
         emit_mark(e, (u16)e->insn, emit_flags_recipe(e));
-        if (emit_op_keeps_flags(o)) emit_flags_need(e);
+        emit_flags_ready(e, o);
         return shared;
     }
     emit_flags_before_clobber(e);
@@ -84,7 +84,7 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     c->recipe = recipe;
     c->body = as->p;
     emit_mark(e, (u16)e->insn, recipe);
-    if (emit_op_keeps_flags(o)) emit_flags_need(e);
+    emit_flags_ready(e, o);
     return rm_mem(H_R13, H_R12, 0, 0);
 }
 
