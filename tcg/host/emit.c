@@ -367,7 +367,7 @@ static void emit_entries_cold(struct emit *e)
 
 // ---- the block ---------------------------------------------------------------------------------------------------------
 
-static void emit_one(struct emit *e, const struct ir_op *o)
+void emit_one(struct emit *e, const struct ir_op *o)
 {
     emit_flags_before_def(e, o);
     switch (o->opc) {
@@ -407,8 +407,8 @@ static void emit_finish(struct emit *e)
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 4;                                    // the checks at the entries
-    for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
+    unsigned n = 4;                                    // the checks at the entries; each op's exit twice, behind a shared lookup
+    for (unsigned i = 0; i < b->n; i++) n += 2 * ((ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0);
     return n;
 }
 
@@ -443,7 +443,7 @@ void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
         if (b->ops[e->i].opc == IR_INSN && !first) e->insn++;
         if (b->ops[e->i].opc == IR_INSN) first = false;
         emit_group_begin(e);
-        emit_one(e, &b->ops[e->i]);
+        if (!emit_group_step(e, &b->ops[e->i])) emit_one(e, &b->ops[e->i]);
         emit_group_end(e);
     }
     tb->hot_size = emit_off(e, e->as.p);

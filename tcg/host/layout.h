@@ -26,7 +26,8 @@ _Static_assert(sizeof(((struct jump_cache *)0)->at[0]) == 1 << JC_SHIFT && offse
 _Static_assert(JC_BITS + JC_SHIFT <= 31, "the index is computed in 32 bits");
 _Static_assert(sizeof(struct tlb_entry) == 16, "the lookup scales by 16");
 _Static_assert(PAGE_SHIFT - 4 == 8, "rorx by 8 brings the page number to the entry's scale");
-_Static_assert(offsetof(struct tlb_entry, host) == 8, "tag, then host");
+enum { TLB_HOST = 8 };
+_Static_assert(offsetof(struct tlb_entry, host) == TLB_HOST, "tag, then host");
 _Static_assert(offsetof(struct vcpu, cc) % 2 == 0 && sizeof(((struct vcpu *)0)->cc) == 2, "cc is stored as 16 bits");
 
 // Flags between EFLAGS and vcpu.cc, by way of RAX; `keep` is a scratch register that carries RAX meanwhile. The flags stay as

@@ -21,7 +21,7 @@ enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40 };   // table of code pages
 // Room that a block takes at most, in the code cache and once more in the arena: by its number of ops, and for entry and ways out. Several
 // times what has been seen (127 bytes an op, 9 KiB a block); host_tb_emit asserts it for every block. TB_CODE_MAX: for the largest block
 // that can be.
-enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64 };
+enum { TB_MAX_EXITS = 48, TB_MAX_INSNS = 64 };
 enum { TB_CODE_PER_OP = 256, TB_CODE_FIXED = 2048, TB_CODE_MAX = TB_CODE_FIXED + IR_MAX_OPS * TB_CODE_PER_OP };
 static inline u64 tb_room(const struct ir_block *b) { return TB_CODE_FIXED + b->n * TB_CODE_PER_OP; }
 
