@@ -234,6 +234,7 @@ static struct tb *tb_register(struct vcpu *c, struct tb *tb)
     struct tcg *t = c->tcg;
     bool irqs = tb_lock(t);
     struct tb *is = NULL, **h = &t->hash[hash_of(tb->gpa.v)];
+    tb_page_announce(t, tb);
     if (tb_claims_hold(c)) {
         is = hash_find(c, tb->gpa.v, tb->pc, tb->cs_base, tb->mode, tb->page[1]);
         if (!is) {
