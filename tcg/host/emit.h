@@ -131,10 +131,13 @@ bool emit_group_step(struct emit *e, const struct ir_op *o);   // o, about to be
 void emit_group_end(struct emit *e);                        // after each op
 void emit_group_cold(struct emit *e, const struct cold *c);
 
+// ---- string.c ----
+u8 *emit_string(struct emit *e, const struct ir_op *o);     // before the call that o is, flags saved: place of the rel32 that leads past it
+
 // ---- ops.c ----
 void emit_op(struct emit *e, const struct ir_op *o);
 
 // ---- emit.c ----
 unsigned emit_exit_new(struct emit *e, u64 pc);
-struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump);
 void emit_one(struct emit *e, const struct ir_op *o);       // op number e->i with what belongs to any op
+struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump);

@@ -491,6 +491,7 @@ static void call_arg(struct emit *e, unsigned n, u8 r, s64 imm)
 static void op_call(struct emit *e, const struct ir_op *o)
 {
     emit_flags_save(e);
+    u8 *done = o->fast ? emit_string(e, o) : NULL;
     call_arg(e, 0, o->a, o->imm_a);
     call_arg(e, 1, o->b, o->imm_b);
     call_arg(e, 2, IR_IMM, o->imm);
@@ -503,6 +504,7 @@ static void op_call(struct emit *e, const struct ir_op *o)
         as_mov_rr(&e->as, h, H_R13);
         emit_def_done(e, o->d, h);
     }
+    if (done) as_patch(done, e->as.p);
 }
 
 // No flag is touched, and nothing is needed besides the registers that it is for.
