@@ -70,7 +70,7 @@ static u64 read_tsc_hz(void)
     return muldiv64(__builtin_ia32_rdtsc() - c0, NS_PER_SEC, t1 - t0);
 }
 
-static void code_written(void *opaque UNUSED, struct gpa a, u64 len) { (void)tb_invalidate_phys(m.tcg, a, len, NULL); }
+static void code_written(void *opaque UNUSED, struct gpa a, u64 len) { (void)tb_invalidate_phys(m.tcg, a, len, 0); }
 
 // splitmix64, as in the vCPU's RDRAND; a stream of its own.
 static u64 seeded_next(void)

@@ -26,7 +26,7 @@ enum {
     EMIT_MAX_RECIPES = LIMIT(512, 4),       // flag recipes of a TB; beyond, flags are saved
     EMIT_MAX_GROUPS  = LIMIT(64, 2),        // shared lookups of a TB
     GROUP_WINDOW_MAX = LIMIT(1024, 48),     // bytes that a shared lookup covers
-    GROUP_OPS_MAX    = LIMIT(40, 12),       // ops that it spans
+    GROUP_OPS_MAX    = LIMIT(64, 12),       // ops that it spans
 };
 
 // C code may use vector and x87 registers at any moment, since a sanitizer's run-time does: the guest's are in the host's during translated

@@ -14,7 +14,12 @@ void as_u8(struct as *as, u8 b)
 
 void as_imm(struct as *as, s64 v, unsigned bytes)
 {
-    for (unsigned i = 0; i < bytes; i++) as_u8(as, (u8)((u64)v >> (8 * i)));
+    if ((u64)(as->end - as->p) < sizeof v) {               // the last bytes of the room: one by one
+        for (unsigned i = 0; i < bytes; i++) as_u8(as, (u8)((u64)v >> (8 * i)));
+        return;
+    }
+    *(u64_any *)as->p = (u64)v;                            // what follows overwrites the rest
+    as->p += bytes;
 }
 void as_u16(struct as *as, u16 v) { as_imm(as, v, 2); }
 void as_u32(struct as *as, u32 v) { as_imm(as, (s32)v, 4); }

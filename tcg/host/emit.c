@@ -64,25 +64,26 @@ static void emit_way_out(struct emit *e, unsigned n, bool saved)
     as_jmp(as, stub_rw(e, saved ? e->t->stubs.exit_saved : e->t->stubs.exit_host));
 }
 
-// R12 holds the guest pc, flags are saved: through the jump cache, else out.
-static void emit_jump_cache(struct emit *e, unsigned n)
+// Host register h holds the guest pc, flags are saved: through the jump cache, else out.
+static void emit_jump_cache(struct emit *e, unsigned n, u8 h)
 {
     struct as *as = &e->as;
     if (e->tb->jc_class != JC_NONE) {
         s32 jc = env_jc(e->tb->jc_class);
-        as_rorx(as, H_R13, H_R12, JC_BITS);                                     // jc_index
-        as_op(as, (struct enc){.opcode = 0x33}, H_R13, rm_reg(H_R12));            // xor
-        as_alu_mi(as, 4, 4, rm_reg(H_R13), JC_SIZE - 1);
-        as_alu_rm(as, 7, 8, H_R12, rm_gs_idx(H_R13, 3, jc));
+        u8 at = emit_scratch(e);
+        as_rorx(as, at, h, 64 - JC_SHIFT);                                       // jc_index, at the entry's scale
+        as_op(as, (struct enc){.opcode = 0x33}, at, rm_reg(h));                    // xor
+        as_alu_mi(as, 4, 4, rm_reg(at), (JC_SIZE - 1) << JC_SHIFT);
+        as_alu_rm(as, 7, 8, h, rm_gs_idx(at, 0, jc));
         patchable(e, 0, 2);
         u8 *miss = as_jcc(as, CC_NE, NULL);
         e->tb->ind[e->tb->n_ind].jne = emit_off(e, miss) - 2;
         e->tb->ind[e->tb->n_ind].jmp = emit_off(e, as->p);
-        as_op(as, (struct enc){.opcode = 0xff}, 4, rm_gs_idx(H_R13, 3, jc + (s32)(sizeof(u64) * JC_SIZE)));
+        as_op(as, (struct enc){.opcode = 0xff}, 4, rm_gs_idx(at, 0, jc + JC_HOST));
         as_patch(miss, as->p);
         e->tb->ind[e->tb->n_ind++].miss = emit_off(e, as->p);
     }
-    as_store(as, rm_gs(ENV(pc)), H_R12);
+    as_store(as, rm_gs(ENV(pc)), h);
     emit_way_out(e, n, true);
 }
 
@@ -168,8 +169,8 @@ static void side_exit(struct emit *e, const struct ir_op *o, u8 *rel)
 
 static void op_br(struct emit *e, const struct ir_op *o)
 {
-    emit_flags_need(e);
-    side_exit(e, o, patchable_jcc(e, o->cc));
+    enum ir_cc cc = emit_flags_cond(e, o->cc);
+    side_exit(e, o, patchable_jcc(e, cc));
 }
 
 // JRCXZ reaches 127 bytes and knows no 16-bit CX in 64-bit mode.
@@ -198,11 +199,10 @@ static void op_leave(struct emit *e, const struct ir_op *o)
     if (o->opc == IR_GOTOR) {
         u8 h = o->a == IR_IMM ? H_NONE : emit_use(e, o->a);
         emit_flags_save(e);
-        if (h == H_NONE) as_mov_ri(&e->as, H_R12, (u64)o->imm);
-        else as_mov_rr(&e->as, H_R12, h);
+        if (h == H_NONE) as_mov_ri(&e->as, h = emit_scratch(e), (u64)o->imm);
         unsigned n = emit_exit_new(e, 0);
         e->tb->exits[n].kind = EXIT_INDIRECT;
-        emit_jump_cache(e, n);
+        emit_jump_cache(e, n, h);
         return;
     }
     emit_flags_save(e);
@@ -367,7 +367,7 @@ static void emit_entries_cold(struct emit *e)
 
 // ---- the block ---------------------------------------------------------------------------------------------------------
 
-static void emit_one(struct emit *e, const struct ir_op *o)
+void emit_one(struct emit *e, const struct ir_op *o)
 {
     emit_flags_before_def(e, o);
     switch (o->opc) {
@@ -407,8 +407,8 @@ static void emit_finish(struct emit *e)
 
 static unsigned count_exits(const struct ir_block *b)
 {
-    unsigned n = 4;                                    // the checks at the entries
-    for (unsigned i = 0; i < b->n; i++) n += (ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0;
+    unsigned n = 4;                                    // the checks at the entries; each op's exit twice, behind a shared lookup
+    for (unsigned i = 0; i < b->n; i++) n += 2 * ((ir_opc_props(b->ops[i].opc) & (IRP_X | IRP_S)) != 0);
     return n;
 }
 
@@ -443,7 +443,7 @@ void host_tb_emit(struct vcpu *c, struct ir_block *b, struct tb *tb)
         if (b->ops[e->i].opc == IR_INSN && !first) e->insn++;
         if (b->ops[e->i].opc == IR_INSN) first = false;
         emit_group_begin(e);
-        emit_one(e, &b->ops[e->i]);
+        if (!emit_group_step(e, &b->ops[e->i])) emit_one(e, &b->ops[e->i]);
         emit_group_end(e);
     }
     tb->hot_size = emit_off(e, e->as.p);

@@ -26,6 +26,7 @@ struct flags_at { bool host, saved; int def; u16 recipe; u64 written; };   // as
 // A run of ops whose accesses share one lookup (group.c).
 struct group {
     unsigned first, last;     // ops
+    unsigned last_member;     // behind it only steps
     s32 lo, hi;               // window of offsets from the base's value at `first`
     u8 mmu;
     bool write;
@@ -69,6 +70,8 @@ struct emit {
     bool r14_kept;            // R14 holds the open group's host address
     bool r14_lent;            // and rests in vcpu.temps while this op uses R14
     bool no_temp_r14;         // temporaries stay out of R14
+    u8 put_off;               // global whose steps are put off within the open group, or IR_NONE
+    s64 step;                 // their sum
     u16 member_of[IR_MAX_OPS];   // group number + 1, 0: none
     s32 member_at[IR_MAX_OPS];   // offset from the base at the group's first op
     bool shared;              // the op being emitted is a member
@@ -99,6 +102,9 @@ void emit_flags_start(struct emit *e);
 void emit_flags_before_clobber(struct emit *e);             // EFLAGS are about to be overwritten by non-guest code
 // the op about to be emitted reads or partly keeps the guest's flags: into EFLAGS
 void emit_flags_need(struct emit *e);
+void emit_flags_ready(struct emit *e, const struct ir_op *o);   // what o, about to be emitted, needs of them is in EFLAGS
+// A condition of the guest's flags as one of EFLAGS now, which need not hold the guest's.
+enum ir_cc emit_flags_cond(struct emit *e, enum ir_cc cc);
 void emit_flags_save(struct emit *e);                       // into vcpu.cc
 void emit_flags_before_def(struct emit *e, const struct ir_op *o);   // o is about to be emitted
 void emit_flags_after(struct emit *e, const struct ir_op *o);   // o has been emitted
@@ -114,19 +120,24 @@ void emit_mem_end(struct emit *e, const struct ir_op *o);
 unsigned emit_mem_size(const struct ir_op *o);
 void emit_ea(struct emit *e, const struct ir_mem *m, u8 d);      // effective address without segment into d (64 bits, wrapped)
 
-// lea'd linear address in R12 -> R13 page, R12 offset; opens the cold path of that kind.
-struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, enum cold_kind kind);
+// Linear address in h -> offset in its page in h, R13 + cold.tlb_off: the page's entry (clobbers EFLAGS); opens the cold path of that kind.
+struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, u8 h, enum cold_kind kind);
 
 // ---- group.c ----
 void emit_groups_plan(struct emit *e);                      // once per block
 void emit_group_begin(struct emit *e);                      // before each op: opens a group that starts here
 bool emit_group_member(struct emit *e, struct rm *rm);
+bool emit_group_step(struct emit *e, const struct ir_op *o);   // o, about to be emitted, has been put off. (What o wants has been done)
 void emit_group_end(struct emit *e);                        // after each op
 void emit_group_cold(struct emit *e, const struct cold *c);
+
+// ---- string.c ----
+u8 *emit_string(struct emit *e, const struct ir_op *o);     // before the call that o is, flags saved: place of the rel32 that leads past it
 
 // ---- ops.c ----
 void emit_op(struct emit *e, const struct ir_op *o);
 
 // ---- emit.c ----
 unsigned emit_exit_new(struct emit *e, u64 pc);
+void emit_one(struct emit *e, const struct ir_op *o);       // op number e->i with what belongs to any op
 struct cold *emit_cold(struct emit *e, enum cold_kind kind, u8 *jump);

@@ -100,6 +100,39 @@ void emit_flags_need(struct emit *e)
     e->fl_host = true;
 }
 
+// Of the flags, o needs C alone and defines the rest (ADC, SBB, INC, DEC): where they are in vcpu.cc only, C is fetched from there.
+static bool needs_carry_only(const struct ir_op *o)
+{
+    return o->fdef && (o->fuse | (FL_ALL & ~o->fdef)) == FL_C;
+}
+
+void emit_flags_ready(struct emit *e, const struct ir_op *o)
+{
+    if (!emit_op_keeps_flags(o)) return;
+    if (e->fl_host || !needs_carry_only(o)) {
+        emit_flags_need(e);
+        return;
+    }
+    ASSERT(e->fl_saved, "flags needed but lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
+    as_op(&e->as, (struct enc){.map = 1, .opcode = 0xba, .pp = 0x66}, 4, rm_gs(ENV(cc)));      // bt word, imm8
+    as_u8(&e->as, 8);
+    // Not the whole value, but o will make one of it.
+}
+
+enum ir_cc emit_flags_cond(struct emit *e, enum ir_cc cc)
+{
+    // LAHF's bits for pairs of conditions; the rest (O is elsewhere, L and LE compare it with S) is not a matter of one byte's bits.
+    static const u8 bits[8] = {[CC_B >> 1] = 0x01, [CC_E >> 1] = 0x40, [CC_BE >> 1] = 0x41, [CC_S >> 1] = 0x80, [CC_P >> 1] = 0x04};
+    if (e->fl_host || !bits[cc >> 1]) {
+        emit_flags_need(e);
+        return cc;
+    }
+    ASSERT(e->fl_saved, "flags needed but lost at op %u of block %#llx", e->i, (unsigned long long)e->b->pc);
+    as_op(&e->as, (struct enc){.opcode = 0xf6}, 0, rm_gs(ENV(cc) + 1));                         // test byte, imm8
+    as_u8(&e->as, bits[cc >> 1]);
+    return cc & 1 ? CC_E : CC_NE;
+}
+
 // How the flags that o defines can be computed again, from registers as o leaves them; before_op: from operands as o finds them.
 // False: they cannot.
 static bool recipe_form(const struct ir_op *o, struct flag_recipe *r, bool *before_op)

@@ -21,9 +21,13 @@ static inline struct rm env_reg(u8 g) { return rm_gs(ENV(regs) + 8 * g); }
 static inline s32 env_tlb(unsigned mmu, bool write) { return ENV(tlb) + (s32)((mmu * 2 + write) * sizeof(struct tlb_entry) * TLB_SIZE); }
 static inline s32 env_jc(unsigned jc_class) { return ENV(jc) + (s32)(jc_class * sizeof(struct jump_cache)); }
 
+enum { JC_SHIFT = 4, JC_HOST = 8 };     // jump cache: log2 of an entry's size, the host address within it
+_Static_assert(sizeof(((struct jump_cache *)0)->at[0]) == 1 << JC_SHIFT && offsetof(struct jump_cache, at[0].host) == JC_HOST, "jump cache");
+_Static_assert(JC_BITS + JC_SHIFT <= 31, "the index is computed in 32 bits");
 _Static_assert(sizeof(struct tlb_entry) == 16, "the lookup scales by 16");
 _Static_assert(PAGE_SHIFT - 4 == 8, "rorx by 8 brings the page number to the entry's scale");
-_Static_assert(offsetof(struct tlb_entry, host) == 8, "tag, then host");
+enum { TLB_HOST = 8 };
+_Static_assert(offsetof(struct tlb_entry, host) == TLB_HOST, "tag, then host");
 _Static_assert(offsetof(struct vcpu, cc) % 2 == 0 && sizeof(((struct vcpu *)0)->cc) == 2, "cc is stored as 16 bits");
 
 // Flags between EFLAGS and vcpu.cc, by way of RAX; `keep` is a scratch register that carries RAX meanwhile. The flags stay as

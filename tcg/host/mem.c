@@ -38,18 +38,17 @@ void emit_ea(struct emit *e, const struct ir_mem *m, u8 d)
     if (m->addr_size == 2) as_op(as, (struct enc){.map = 1, .opcode = 0xb7}, d, rm_reg(d));   // movzx d, d16
 }
 
-struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, enum cold_kind kind)
+struct cold *emit_lookup(struct emit *e, unsigned mmu, bool write, unsigned size, u8 h, enum cold_kind kind)
 {
     struct as *as = &e->as;
     s32 tlb = env_tlb(mmu, write);
-    as_rorx(as, H_R13, H_R12, PAGE_SHIFT - 4);
+    as_rorx(as, H_R13, h, PAGE_SHIFT - 4);
     as_alu_mi(as, 4, 4, rm_reg(H_R13), (TLB_SIZE - 1) << 4);
-    as_alu_rm(as, 6, 8, H_R12, rm_gs_idx(H_R13, 0, tlb));
-    as_alu_mi(as, 7, 8, rm_reg(H_R12), (s32)(PAGE_SIZE - size));
+    as_alu_rm(as, 6, 8, h, rm_gs_idx(H_R13, 0, tlb));
+    as_alu_mi(as, 7, 8, rm_reg(h), (s32)(PAGE_SIZE - size));
     struct cold *c = emit_cold(e, kind, tcg_dice(e->c, 4) ? as_jmp(as, NULL) : as_jcc(as, CC_A, NULL));   // (dice: always missed)
     c->tlb_off = tlb;
     c->insn = (u16)e->insn;
-    as_load(as, H_R13, rm_gs_idx(H_R13, 0, tlb + 8));
     return c;
 }
 
@@ -63,7 +62,7 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
     e->shared = emit_group_member(e, &shared);
     if (e->shared) {
         emit_mark(e, (u16)e->insn, emit_flags_recipe(e));
-        if (emit_op_keeps_flags(o)) emit_flags_need(e);
+        emit_flags_ready(e, o);
         return shared;
     }
     emit_flags_before_clobber(e);
@@ -77,14 +76,15 @@ struct rm emit_mem_begin(struct emit *e, const struct ir_op *o)
         as_mov_rr32(as, H_R12, H_R12);
     u16 recipe = emit_flags_recipe(e);
     bool write = o->mem_rw & 2;
-    struct cold *c = emit_lookup(e, m->mmu, write, size, write ? COLD_STORE : COLD_LOAD);
+    struct cold *c = emit_lookup(e, m->mmu, write, size, H_R12, write ? COLD_STORE : COLD_LOAD);
+    as_load(as, H_R13, rm_gs_idx(H_R13, 0, c->tlb_off + TLB_HOST));
     bool may_not = o->opc == IR_HOST && o->host.may_fault;   // an x87 store with an unmasked exception stores nothing
     c->desc = size | (u32)m->mmu << 8 | (o->mem_rw == 3 ? 1u << 16 : 0) | (may_not ? 1u << 17 : 0) |
               (o->lock || o->opc == IR_XCHG ? 1u << 18 : 0);
     c->recipe = recipe;
     c->body = as->p;
     emit_mark(e, (u16)e->insn, recipe);
-    if (emit_op_keeps_flags(o)) emit_flags_need(e);
+    emit_flags_ready(e, o);
     return rm_mem(H_R13, H_R12, 0, 0);
 }
 

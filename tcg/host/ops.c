@@ -55,11 +55,6 @@ static struct rm src_rm(struct emit *e, u8 r)
     return rm_reg(emit_use(e, r));
 }
 
-static void flags_ready(struct emit *e, const struct ir_op *o)
-{
-    if (emit_op_keeps_flags(o)) emit_flags_need(e);
-}
-
 // ---- moves ---------------------------------------------------------------------------------------------------
 
 static void op_mov_imm(struct emit *e, const struct ir_op *o)
@@ -246,7 +241,7 @@ static void op_alu(struct emit *e, const struct ir_op *o)
         op_alu_mem(e, o);
         return;
     }
-    flags_ready(e, o);
+    emit_flags_ready(e, o);
     bool writes = o->d != IR_NONE;
     if (writes && o->d != o->a) {
         u8 h = three_operand(e, o);
@@ -282,7 +277,7 @@ static void op_unary(struct emit *e, const struct ir_op *o)
         emit_mem_end(e, o);
         return;
     }
-    flags_ready(e, o);
+    emit_flags_ready(e, o);
     c.byte_reg = false;
     u8 h;
     if (o->d != o->a) {
@@ -308,7 +303,7 @@ static void op_shift(struct emit *e, const struct ir_op *o)
         emit_mem_end(e, o);
         return;
     }
-    flags_ready(e, o);
+    emit_flags_ready(e, o);
     u8 h;
     if (o->d != o->a) {
         h = three_operand(e, o);
@@ -364,14 +359,15 @@ static void op_cmov(struct emit *e, const struct ir_op *o)
 {
     bool mem = o->a == IR_MEM;
     struct rm s;
+    u8 cc = o->cc;
     if (mem) {
         s = emit_mem_begin(e, o);
     } else {
-        emit_flags_need(e);
+        cc = emit_flags_cond(e, o->cc);
         s = src_rm(e, o->a);
     }
     u8 h = emit_use(e, o->d);
-    as_op(&e->as, enc_sized(1, 0x40 | o->cc, o->size), h, s);
+    as_op(&e->as, enc_sized(1, 0x40 | cc, o->size), h, s);
     emit_def_done(e, o->d, h);
     if (mem) emit_mem_end(e, o);
 }
@@ -384,7 +380,7 @@ static void op_setcc(struct emit *e, const struct ir_op *o)
         emit_mem_end(e, o);
         return;
     }
-    emit_flags_need(e);
+    c.opcode = (u8)(0x90 | emit_flags_cond(e, o->cc));
     if (in_env(o->d)) {
         as_op(&e->as, c, 0, env_reg(o->d));
         return;
@@ -453,7 +449,7 @@ static void op_host(struct emit *e, const struct ir_op *o)
     if (o->has_mem) {
         rm = emit_mem_begin(e, o);
     } else {
-        flags_ready(e, o);
+        emit_flags_ready(e, o);
         if (h->may_fault) emit_mark(e, (u16)e->insn, emit_flags_recipe(e));
     }
     u8 reg = h->reg, v = h->v_kind == HO_NONE ? 0 : h->v;
@@ -495,6 +491,7 @@ static void call_arg(struct emit *e, unsigned n, u8 r, s64 imm)
 static void op_call(struct emit *e, const struct ir_op *o)
 {
     emit_flags_save(e);
+    u8 *done = o->fast ? emit_string(e, o) : NULL;
     call_arg(e, 0, o->a, o->imm_a);
     call_arg(e, 1, o->b, o->imm_b);
     call_arg(e, 2, IR_IMM, o->imm);
@@ -507,6 +504,7 @@ static void op_call(struct emit *e, const struct ir_op *o)
         as_mov_rr(&e->as, h, H_R13);
         emit_def_done(e, o->d, h);
     }
+    if (done) as_patch(done, e->as.p);
 }
 
 // No flag is touched, and nothing is needed besides the registers that it is for.

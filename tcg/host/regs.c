@@ -118,10 +118,8 @@ void emit_op_end(struct emit *e, const struct ir_op *o)
         e->r14_lent = false;
         e->r14_kept = true;
     }
-    u16 dead = e->temp_last[e->i];
-    for (unsigned n = 0; n < IR_NTEMPS; n++) {
-        if (!(dead & 1u << n) && o->opc != IR_INSN) continue;
-        if (e->r14_temp == IR_T0 + n) e->r14_temp = IR_NONE;
-        e->temp_reg[n] = H_NONE;
-    }
+    u8 r = e->r14_temp;                          // the only one that is in a register
+    if (r == IR_NONE || (o->opc != IR_INSN && !(e->temp_last[e->i] & 1u << (r - IR_T0)))) return;
+    e->temp_reg[r - IR_T0] = H_NONE;
+    e->r14_temp = IR_NONE;
 }

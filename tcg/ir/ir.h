@@ -82,6 +82,7 @@ struct ir_op {
     u8 lock : 1;          // atomic read-modify-write
     u8 mem_rw : 2;        // what m does: 1 read, 2 written, 3 both
     u8 has_mem : 1;
+    u8 fast, fast_size;   // CALL: IR_FAST_*, bytes of an element
     u8 live;              // filled by liveness: FL_* live after this op
     struct ir_mem mem;
     s64 imm;              // immediate; target pc of BR/GOTO/LEAVE; pc of INSN; third argument of CALL
@@ -92,6 +93,11 @@ struct ir_op {
         void *fn;         // CALL: u64 fn(struct vcpu *c, u64 a, u64 b, u64 imm)
     };
 };
+
+// What fn does in its common case, which the host may do without calling it: global 1 elements of .fast_size bytes are copied from
+// [global 6] to [global 7] upwards, or (STOS) become global 0; in mmu mode .mem.mmu. Then global 1 is 0, and the addresses used are past
+// their elements.
+enum { IR_FAST_NONE, IR_FAST_MOVS, IR_FAST_STOS };
 
 enum { IR_MAX_OPS = 1024 };
 

@@ -14,8 +14,13 @@
 // noted.) C code and devices write first and raise the version afterwards; they need no such mark. A version that moves on also fails
 // claims of those who read bytes next to the written ones; they try again, and run alone at the third time.
 //
-// When the last TB of a page is dropped by a store, the page is NONE again and stores to it are fast. Emptying the cache leaves pages as
-// they are: their code will be wanted again, and claiming is dear. Those that hold none any more are NONE after the first store.
+// Most stores to a YES page hit no code: a function is written behind others. A map of the page, CODE_GRAIN bytes to a bit, tells them
+// apart without lock and list. The store raises the version, then looks at the map; a TB sets its bits, then looks at the version: so one
+// of the two sees the other.
+//
+// When a page has seen CODE_PAGE_PATIENCE stores since its last TB was dropped, it is NONE again and stores to it are fast. Not at once:
+// claiming costs as much as that many stores, and code that is changed now and then would pay it at each change. Emptying the cache leaves
+// pages as they are: their code will be wanted again.
 #include <string.h>
 
 #include "kernel/base/bits.h"
@@ -125,12 +130,38 @@ bool tb_claims_hold(struct vcpu *c)
     const struct translator *tr = c->tr;
     for (unsigned n = 0; n < tr->n_claims; n++) {
         const struct code_page *p = page_of(c->tcg, tr->claim[n].page);
-        if (p->state != CODE_PAGE_YES || p->version != tr->claim[n].version) return false;
+        if (p->state != CODE_PAGE_YES || __atomic_load_n(&p->version, __ATOMIC_SEQ_CST) != tr->claim[n].version) return false;
     }
     return true;
 }
 
 // ---- the lists of TBs by page ----------------------------------------------------------------------------------------------
+
+// Bytes first..last of a page, as bits of word n of its map.
+static u64 grains(unsigned n, u64 first, u64 last)
+{
+    u64 lo = first / CODE_GRAIN, hi = last / CODE_GRAIN;
+    if (hi < 64 * n || lo >= 64 * (n + 1)) return 0;
+    lo = lo < 64 * n ? 0 : lo - 64 * n;
+    hi = hi >= 64 * (n + 1) ? 63 : hi - 64 * n;
+    return ~0ull >> (63 - (hi - lo)) << lo;
+}
+
+// tb's bytes on its page number k: the bits of word n.
+static u64 grains_of(const struct tb *tb, unsigned k, unsigned n)
+{
+    u64 off = tb->gpa.v & ~PAGE_MASK, first = min_u64(tb->len, PAGE_SIZE - off);
+    if (k == 0) return grains(n, off, off + (first ? first - 1 : 0));
+    return tb->len > first ? grains(n, 0, tb->len - first - 1) : 0;
+}
+
+void tb_page_announce(struct tcg *t, const struct tb *tb)
+{
+    for (unsigned k = 0; k < 2; k++) {
+        struct code_page *p = tb->page[k] != ~0ull ? page_of(t, tb->page[k]) : NULL;
+        for (unsigned n = 0; p && n < 2; n++) __atomic_or_fetch(&p->map[n], grains_of(tb, k, n), __ATOMIC_SEQ_CST);
+    }
+}
 
 void tb_page_add(struct tcg *t, struct tb *tb)
 {
@@ -139,13 +170,15 @@ void tb_page_add(struct tcg *t, struct tb *tb)
         if (!p) continue;
         tb->page_next[n] = p->head;
         p->head = tb;
+        p->quiet = 0;
+        tb->listed |= (u8)(1u << n);
     }
 }
 
 void tb_page_remove(struct tcg *t, struct tb *tb)
 {
     for (unsigned n = 0; n < 2; n++) {
-        struct code_page *p = tb->page[n] != ~0ull ? page_of(t, tb->page[n]) : NULL;
+        struct code_page *p = tb->listed & 1u << n ? page_of(t, tb->page[n]) : NULL;
         for (struct tb **at = p ? &p->head : NULL; at && *at;) {
             unsigned k = (*at)->page[0] == tb->page[n] ? 0 : 1;
             if (*at == tb) {
@@ -155,6 +188,7 @@ void tb_page_remove(struct tcg *t, struct tb *tb)
             at = &(*at)->page_next[k];
         }
     }
+    tb->listed = 0;
 }
 
 void tb_pages_reset(struct tcg *t)
@@ -164,6 +198,8 @@ void tb_pages_reset(struct tcg *t)
             struct code_page *p = &t->pages[i][k];
             if (p->state == CODE_PAGE_NONE) continue;
             p->head = NULL;
+            p->map[0] = p->map[1] = 0;
+            p->quiet = 0;
             p->version++;
         }
 }
@@ -180,30 +216,60 @@ static bool overlaps(const struct tb *tb, u64 a, u64 len)
     return b < a + len && a < b + (tb->len - first);
 }
 
-static bool page_written(struct tcg *t, struct code_page *p, u64 page, u64 a, u64 len, const struct tb *current)
+static bool page_written(struct tcg *t, struct code_page *p, u64 page, u64 a, u64 len, u64 running)
 {
+    u64 map[2] = {0, 0};
     bool hit = false, irqs = tb_lock(t);
     if (p->state == CODE_PAGE_YES) {
-        for (struct tb *tb = p->head, *next; tb; tb = next) {
-            next = tb->page_next[tb->page[0] == page ? 0 : 1];
-            if (!overlaps(tb, a, len)) continue;
-            hit |= tb == current;
-            tb_drop(t, tb);
+        for (struct tb **at = &p->head, *tb; (tb = *at);) {
+            unsigned k = tb->page[0] == page ? 0 : 1;
+            if (overlaps(tb, a, len)) {
+                hit |= running - (u64)tb->code < tb->code_size;
+                *at = tb->page_next[k];
+                tb->listed &= (u8)~(1u << k);
+                tb_drop(t, tb);
+            } else {
+                for (unsigned n = 0; n < 2; n++) map[n] |= grains_of(tb, k, n);
+                at = &tb->page_next[k];
+            }
         }
-        __atomic_store_n(&p->version, p->version + 1, __ATOMIC_SEQ_CST);
-        if (!p->head) __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
+        for (unsigned n = 0; n < 2; n++) __atomic_store_n(&p->map[n], map[n], __ATOMIC_SEQ_CST);
+        __atomic_add_fetch(&p->version, 1, __ATOMIC_SEQ_CST);
+        if (!p->head && ++p->quiet >= CODE_PAGE_PATIENCE) __atomic_store_n(&p->state, CODE_PAGE_NONE, __ATOMIC_SEQ_CST);
     }
     tb_unlock(t, irqs);
     return hit;
 }
 
-bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, const struct tb *current)
+// Bytes a..a+len-1 of the page. Where no TB is left at all, the store counts for the page's patience.
+static bool matters(struct code_page *p, u64 a, u64 len)
+{
+    u64 first = a & ~PAGE_MASK, last = min_u64(first + len, PAGE_SIZE) - 1, hit = 0, any = 0;
+    if (__atomic_load_n(&p->state, __ATOMIC_SEQ_CST) == CODE_PAGE_NONE) return false;
+    __atomic_add_fetch(&p->version, 1, __ATOMIC_SEQ_CST);
+    for (unsigned n = 0; n < 2; n++) {
+        u64 map = __atomic_load_n(&p->map[n], __ATOMIC_SEQ_CST);
+        any |= map;
+        hit |= map & grains(n, first, last);
+    }
+    return hit || !any;
+}
+
+bool tb_write_matters(struct tcg *t, struct gpa a, u64 len)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);          // the bytes, or store_page, before the look at the state
+    struct code_page *p = page_of(t, a.v >> PAGE_SHIFT);
+    return p && matters(p, a.v, len);
+}
+
+bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, u64 running)
 {
     bool hit = false;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);          // the bytes, or store_page, before the look at the state
-    for (u64 page = a.v >> PAGE_SHIFT; len && page <= (a.v + len - 1) >> PAGE_SHIFT; page++) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);          // as above
+    for (u64 page = a.v >> PAGE_SHIFT, end = a.v + len; len && page <= (end - 1) >> PAGE_SHIFT; page++) {
         struct code_page *p = page_of(t, page);
-        if (p && __atomic_load_n(&p->state, __ATOMIC_SEQ_CST) != CODE_PAGE_NONE) hit |= page_written(t, p, page, a.v, len, current);
+        u64 from = max_u64(a.v, page << PAGE_SHIFT);
+        if (p && matters(p, from, end - from)) hit |= page_written(t, p, page, a.v, len, running);
     }
     return hit;
 }

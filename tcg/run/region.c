@@ -52,8 +52,8 @@ struct tcg *tcg_new(const struct tcg_config *cfg)
 static void jc_flush(struct vcpu *c)
 {
     for (unsigned k = 0; k < JC_CLASSES; k++) {
-        memset(c->jc[k].pc, 0, sizeof c->jc[k].pc);
-        c->jc[k].pc[0] = jc_empty_pc(0);
+        memset(&c->jc[k], 0, sizeof c->jc[k]);
+        c->jc[k].at[0].pc = jc_empty_pc(0);
     }
 }
 

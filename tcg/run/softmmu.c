@@ -5,7 +5,8 @@
 // buffer, filled beforehand for loads and read-modify-writes, delivered afterwards (softmmu_commit) for stores. The buffer keeps the
 // address's offset within 64 bytes, so that instructions that insist on alignment fault exactly when the guest's processor would.
 //
-// Pages that hold translated code never enter the write TLB: stores to them come here and drop the TBs they overlap. A TB that overwrites
+// Pages that hold translated code never enter the write TLB but in a form that nothing hits (tlb_code_tag): stores to them come here, where
+// the form saves the walk, and drop the TBs they overlap. A TB that overwrites
 // itself is left before the store, and the storing instruction runs alone in a TB of its own that is not tracked: exact, and slow only
 // where it happens.
 #include "tcg/run/softmmu.h"
@@ -59,6 +60,7 @@ void tlb_init(struct vcpu *c)
     for (unsigned m = 0; m < MMU_MODES; m++) c->tlb[m][0][0].tag = c->tlb[m][1][0].tag = tlb_empty_tag(0);
     c->device_pages = true;
     device_pages_forget(c);
+    c->code_host = NULL;
     big_forget(c);
 }
 
@@ -70,6 +72,7 @@ void tlb_flush(struct vcpu *c)
     drop_held(c, true);
     device_pages_forget(c);
     if (c->as_sets) tlb_forget_all(c);
+    c->code_host = NULL;
     big_forget(c);
 }
 
@@ -107,24 +110,27 @@ static void big_note(struct vcpu *c, u64 va, const struct tlb_fill *f)
     c->big[half].hi = max_u64(c->big[half].hi, lo + size - 1);
 }
 
-static void tlb_put(struct vcpu *c, u64 va, unsigned mmu, unsigned write, const u8 *host, bool global)
+static void tlb_put(struct vcpu *c, u64 va, unsigned mmu, unsigned write, u64 tag, const u8 *host, bool global)
 {
     unsigned i = tlb_index(va);
     struct tlb_entry *e = &c->tlb[mmu][write][i];
     e->host = (u64)host;
-    __atomic_store_n(&e->tag, va & PAGE_MASK, __ATOMIC_RELAXED);
+    __atomic_store_n(&e->tag, tag, __ATOMIC_RELAXED);
     entry_set_add(&c->tlb_held[global][mmu][write], i);
     entry_set_del(&c->tlb_held[!global][mmu][write], i);
 }
 
-// Unless the page holds code. Another vCPU may begin to translate from it at this moment: one of the two takes the entry out again
-// (tcg/run/codepage.c).
+// In a form that nothing hits if the page holds code. Another vCPU may begin to translate from it at this moment: one of the two takes the
+// entry out again (tcg/run/codepage.c).
 static void tlb_put_write(struct vcpu *c, u64 va, unsigned mmu, const struct page_at *at, bool global)
 {
-    if (tb_page_has_code(c->tcg, at->page)) return;
-    tlb_put(c, va, mmu, 1, at->host, global);
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     unsigned i = tlb_index(va);
+    if (tb_page_has_code(c->tcg, at->page)) {
+        tlb_put(c, va, mmu, 1, tlb_code_tag(va), at->host, global);
+        return;
+    }
+    tlb_put(c, va, mmu, 1, va & PAGE_MASK, at->host, global);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (tb_page_has_code(c->tcg, at->page)) __atomic_store_n(&c->tlb[mmu][1][i].tag, tlb_empty_tag(i), __ATOMIC_RELAXED);
 }
 
@@ -172,7 +178,7 @@ static bool page_walk(struct vcpu *c, u64 va, enum access acc, unsigned mmu, boo
     if (acc == ACCESS_EXEC) xtlb_put(c, va, mmu, &f);
     else if (!at->host && (f.prot & acc)) device_page_put(c, va, mmu, acc == ACCESS_WRITE, f.page);
     if (acc == ACCESS_EXEC || !at->host) return true;
-    if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, at->host, f.global);
+    if (f.prot & ACCESS_READ) tlb_put(c, va, mmu, 0, va & PAGE_MASK, at->host, f.global);
     if ((f.prot & ACCESS_WRITE) && ram) tlb_put_write(c, va, mmu, at, f.global);
     return true;
 }
@@ -197,20 +203,32 @@ static bool crosses(u64 va, u64 len) { return (va & ~PAGE_MASK) + len > PAGE_SIZ
 
 // ---- written code --------------------------------------------------------------------------------------------------------
 
-static struct tb *running_tb(struct vcpu *c) { return c->in_guest && c->helper_ra ? tb_by_host(c->tcg, c->helper_ra - 1) : NULL; }
-
 // The page at `at` is about to be written at offset off by translated code; n: 0, or 1 for the second page of an access. Drops TBs; leaves
 // if the running one is among them.
 static void code_written(struct vcpu *c, const struct page_at *at, u64 off, u64 len, unsigned n)
 {
     __atomic_store_n(&c->store_page[n], at->page.v >> PAGE_SHIFT, __ATOMIC_SEQ_CST);
     if (!tb_page_has_code(c->tcg, at->page)) return;
-    struct tb *run = running_tb(c);
     c->n_smc++;
-    if (!tb_invalidate_phys(c->tcg, gpa(at->page.v + off), len, run)) return;
+    c->code_page = at->page;
+    c->code_host = at->host;
+    if (!tb_write_matters(c->tcg, gpa(at->page.v + off), len)) return;
+    u64 running = c->in_guest && c->helper_ra ? c->helper_ra - 1 : 0;
+    if (!tb_invalidate_phys(c->tcg, gpa(at->page.v + off), len, running)) return;
     vcpu_sync(c);
     c->one_insn = true;
     vcpu_leave(c);
+}
+
+// A page with code that is written again and again: where it is, without a walk. False: as usual.
+static bool code_page_at(const struct vcpu *c, u64 va, unsigned mmu, struct page_at *at)
+{
+    unsigned i = tlb_index(va);
+    const struct tlb_entry *e = &c->tlb[mmu][1][i];
+    if (e->tag != tlb_code_tag(va) || e->tag == tlb_empty_tag(i) || !c->code_host || e->host != (u64)c->code_host) return false;
+    if (!tb_page_has_code(c->tcg, c->code_page)) return false;        // no longer: then it may enter the TLB
+    *at = (struct page_at){.page = c->code_page, .host = c->code_host};
+    return true;
 }
 
 // A locked access over two pages is made on the bounce buffer: only while nobody else runs is it atomic.
@@ -274,7 +292,7 @@ static u8 *slow_store(struct vcpu *c, u64 va, u64 desc)
     c->n_tlb_miss++;
     c->bounce_len = 0;
     struct page_at at;
-    (void)page_find(c, va, ACCESS_WRITE, mmu, true, &at);
+    if (!code_page_at(c, va, mmu, &at)) (void)page_find(c, va, ACCESS_WRITE, mmu, true, &at);
     u64 first = min_u64(size, PAGE_SIZE - (va & ~PAGE_MASK));
     if (first < size) {
         struct page_at next;
@@ -362,7 +380,7 @@ static void piece_write(struct vcpu *c, u64 va, const u8 *buf, u64 len, unsigned
             copy_whole(at.host + (va & ~PAGE_MASK), buf, len);
             // Called by a helper in the middle of its work: the running TB finishes; a stale rest of it ends with this instruction's block.
             if (tb_page_has_code(c->tcg, at.page)) c->n_smc++;
-            (void)tb_invalidate_phys(c->tcg, gpa(at.page.v | (va & ~PAGE_MASK)), len, NULL);
+            (void)tb_invalidate_phys(c->tcg, gpa(at.page.v | (va & ~PAGE_MASK)), len, 0);
             return;
         }
     }

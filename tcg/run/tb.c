@@ -73,7 +73,7 @@ static void jc_forget(struct tcg *t, const struct tb *tb)
     if (tb->jc_class == JC_NONE) return;
     for (unsigned v = 0; v < t->n_vcpus; v++) {
         struct jump_cache *jc = &t->vcpus[v]->jc[tb->jc_class];
-        if (__atomic_load_n(&jc->pc[i], __ATOMIC_RELAXED) == tb->pc) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
+        if (__atomic_load_n(&jc->at[i].pc, __ATOMIC_RELAXED) == tb->pc) __atomic_store_n(&jc->at[i].pc, jc_empty_pc(i), __ATOMIC_RELAXED);
     }
 }
 
@@ -234,6 +234,7 @@ static struct tb *tb_register(struct vcpu *c, struct tb *tb)
     struct tcg *t = c->tcg;
     bool irqs = tb_lock(t);
     struct tb *is = NULL, **h = &t->hash[hash_of(tb->gpa.v)];
+    tb_page_announce(t, tb);
     if (tb_claims_hold(c)) {
         is = hash_find(c, tb->gpa.v, tb->pc, tb->cs_base, tb->mode, tb->page[1]);
         if (!is) {
@@ -269,10 +270,10 @@ static void jc_put(struct vcpu *c, const struct tb *tb)
     unsigned i = jc_index(tb->pc);
     u8 *host = tb->code + tb->entry_checked;
     // There already, for all to see: whoever drops tb takes it out.
-    if (jc->host[i] == host && __atomic_load_n(&jc->pc[i], __ATOMIC_RELAXED) == tb->pc) return;
-    jc->host[i] = host;
-    __atomic_store_n(&jc->pc[i], tb->pc, __ATOMIC_SEQ_CST);
-    if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->pc[i], jc_empty_pc(i), __ATOMIC_RELAXED);
+    if (jc->at[i].host == host && __atomic_load_n(&jc->at[i].pc, __ATOMIC_RELAXED) == tb->pc) return;
+    jc->at[i].host = host;
+    __atomic_store_n(&jc->at[i].pc, tb->pc, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&tb->invalid, __ATOMIC_SEQ_CST)) __atomic_store_n(&jc->at[i].pc, jc_empty_pc(i), __ATOMIC_RELAXED);
 }
 
 // Classes are numbered anew when the cache is emptied, and only then.
@@ -295,8 +296,8 @@ static unsigned class_now(struct vcpu *c)
 const u8 *vcpu_code_now(struct vcpu *c)
 {
     unsigned k = class_now(c), i = jc_index(c->pc);
-    if (k == JC_NONE || __atomic_load_n(&c->jc[k].pc[i], __ATOMIC_RELAXED) != c->pc) return NULL;
-    return c->jc[k].host[i];
+    if (k == JC_NONE || __atomic_load_n(&c->jc[k].at[i].pc, __ATOMIC_RELAXED) != c->pc) return NULL;
+    return c->jc[k].at[i].host;
 }
 
 struct tb *tb_get(struct vcpu *c)

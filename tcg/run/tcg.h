@@ -21,7 +21,7 @@ enum { PAGE_CHUNK_BITS = 9, MAX_PHYS_BITS = 40 };   // table of code pages
 // Room that a block takes at most, in the code cache and once more in the arena: by its number of ops, and for entry and ways out. Several
 // times what has been seen (127 bytes an op, 9 KiB a block); host_tb_emit asserts it for every block. TB_CODE_MAX: for the largest block
 // that can be.
-enum { TB_MAX_EXITS = 24, TB_MAX_INSNS = 64 };
+enum { TB_MAX_EXITS = 48, TB_MAX_INSNS = 64 };
 enum { TB_CODE_PER_OP = 256, TB_CODE_FIXED = 2048, TB_CODE_MAX = TB_CODE_FIXED + IR_MAX_OPS * TB_CODE_PER_OP };
 static inline u64 tb_room(const struct ir_block *b) { return TB_CODE_FIXED + b->n * TB_CODE_PER_OP; }
 
@@ -77,6 +77,7 @@ struct tb {
     u8 jc_class;
     bool invalid;
     bool oneshot;         // never registered: run once
+    u8 listed;            // bit n: in the list of page[n]; tb_lock
     u16 unlinked;         // so many exit requests have taken its chaining back
     u8 n_exits;
     struct tb_exit *exits;
@@ -123,8 +124,11 @@ struct code_region { struct tb **order; u32 n_tbs; };   // TBs by ascending code
 struct code_page {
     struct tb *head;      // TBs with bytes on it
     u32 version;          // counts writes
-    u32 state;            // CODE_PAGE_*
+    u16 state;            // CODE_PAGE_*
+    u16 quiet;            // stores since it held a TB
+    u64 map[2];           // bit n: TBs have bytes in the n-th CODE_GRAIN bytes. May say so wrongly; cleared in page_written only
 };
+enum { CODE_GRAIN = PAGE_SIZE / 128, CODE_PAGE_PATIENCE = 64 };
 enum { CODE_PAGE_NONE,    // may be in write TLBs
        CODE_PAGE_NEW,     // leaves the write TLBs: some vCPU may still be storing through one
        CODE_PAGE_YES };   // every store to it is seen
@@ -223,16 +227,21 @@ struct tb *tb_by_host(struct tcg *t, u64 rip);
 void tb_unlink(struct vcpu *c, struct tb *tb);
 // c has left: what it unlinked is put back.
 void tb_relink(struct vcpu *c);
-// Bytes [a, a+len) of RAM have been or are being written: drops every TB that has one. True if `current` was among them. Any context. A
+// Bytes [a, a+len) of RAM have been or are being written: drops every TB that has one. True if the one whose code contains host address
+// `running` (0: none) was among them. Any context. A
 // vCPU that stores through translated code calls it before the store, and names the page in c->store_page first; everyone
 // else after the bytes are in place.
-bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, const struct tb *current);
+bool tb_invalidate_phys(struct tcg *t, struct gpa a, u64 len, u64 running);
+// As tb_invalidate_phys, for bytes of one page: false if no TB has one of them, and all is done. Needs no lock.
+bool tb_write_matters(struct tcg *t, struct gpa a, u64 len);
 // Does somebody depend on seeing stores to a's page? Any context.
 bool tb_page_has_code(struct tcg *t, struct gpa a);
 void tb_drop(struct tcg *t, struct tb *tb);            // tb_lock held
 void tb_unchain(struct tcg *t, struct tb *tb);         // no jump leads to tb or out of it any more. tb_lock held
 // Gives tb back its entry in the lists of its pages. tb_lock held.
 void tb_page_add(struct tcg *t, struct tb *tb);
+// Before tb's claims are looked at for the last time: stores to its bytes will find it. tb_lock held.
+void tb_page_announce(struct tcg *t, const struct tb *tb);
 void tb_page_remove(struct tcg *t, struct tb *tb);
 // No page lists a TB any more, and no claim holds; only while exclusive.
 void tb_pages_reset(struct tcg *t);

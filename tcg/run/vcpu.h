@@ -39,12 +39,16 @@ enum access { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_EXEC = 4 };
 struct tlb_entry { u64 tag, host; };
 static inline unsigned tlb_index(u64 a) { return a >> PAGE_SHIFT & (TLB_SIZE - 1); }
 static inline u64 tlb_empty_tag(unsigned index) { return index == 0 ? PAGE_SIZE : 0; }
+// What a write entry holds for a page with translated code, so that no store hits and the slow path need not walk: a page address that
+// belongs at another index as well. (That of page 2 * PAGE_SIZE looks like an empty one, and is taken for it.)
+static inline u64 tlb_code_tag(u64 va) { return (va & PAGE_MASK) ^ 2 * PAGE_SIZE; }
+_Static_assert(TLB_BITS >= 2, "tlb_code_tag");
 
 // The jump cache [emitted]: guest pc -> host code (entered with the guest's flags in vcpu.cc), one class per TB mode in use, so
 // that a near branch, which cannot change the mode, looks only at TBs of its own mode. Empty entries hold a pc that belongs at
 // another index. What an entry leads to compares the page's signature, so the mapping may change without anybody looking here.
-struct jump_cache { u64 pc[JC_SIZE]; void *host[JC_SIZE]; };
-static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)pc >> JC_BITS) & (JC_SIZE - 1); }
+struct jump_cache { struct { u64 pc; void *host; } at[JC_SIZE]; };
+static inline unsigned jc_index(u64 pc) { return ((u32)pc ^ (u32)(pc >> 4)) & (JC_SIZE - 1); }
 static inline unsigned xtlb_index(u64 a) { return a >> PAGE_SHIFT & (XTLB_SIZE - 1); }
 static inline u64 jc_empty_pc(unsigned index) { return index == 0 ? 1 : 0; }
 
@@ -149,6 +153,8 @@ struct vcpu {
     u64 flushes;                       // tcg.n_flushes when it last made sure of seeing the new code
     u32 polling;                       // halted, and looks at exit_request itself: a kick needs no interrupt
     bool poll_next;                    // the last wait was short
+    struct gpa code_page;              // the page with code that was stored to last, and where it is in the host
+    u8 *code_host;                     // (owner only); NULL: none
     u64 store_page[2];                 // guest-physical pages (address >> 12) with code that a store may be on its way to; ~0 none
     struct tb *unlinked[UNLINKED_MAX]; // TBs whose chaining this vCPU took back; tb_lock
     unsigned n_unlinked;

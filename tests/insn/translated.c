@@ -161,7 +161,7 @@ static void make_machine(void)
     x86_guest_ops.reset(&t.cpu->v);
 }
 
-static void code_written(void *o, struct gpa a, u64 len) { (void)tb_invalidate_phys(t.tcg, a, len, NULL); }
+static void code_written(void *o, struct gpa a, u64 len) { (void)tb_invalidate_phys(t.tcg, a, len, 0); }
 static void map_changed(void *o) { vcpu_request_tlb_flush(&t.cpu->v); }
 
 void translated_init(const struct translated_options *o)

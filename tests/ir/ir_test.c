@@ -296,7 +296,7 @@ static bool same(const struct machine_state *a, const struct machine_state *b)
 static void run(bool interpret, const struct machine_state *init, struct machine_state *end)
 {
     t.interpret = interpret;
-    (void)tb_invalidate_phys(t.tcg, gpa(PC0), PAGE_SIZE, NULL);
+    (void)tb_invalidate_phys(t.tcg, gpa(PC0), PAGE_SIZE, 0);
     load(init);
     vcpu_run(t.c);
     save(end);

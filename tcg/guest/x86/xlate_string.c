@@ -48,6 +48,12 @@ bool xlate_string(struct xlate *x, const struct x86_insn *i)
     }
     struct ir_op *op = xlate_helper(x, helpers[kind], IR_NONE, IR_IMM, 0, IR_IMM, 0, (s64)xlate_info(i, size, 0));
     if (kind == 3 || kind == 7) op->fuse = op->fdef = FL_ALL;
+    // Upwards, and no segment has a base.
+    bool plain = x->bits == 64 && i->addrsize == 8 && !(x->mode & TBM_DF) && (kind == 5 || (i->seg != SEG_FS && i->seg != SEG_GS));
+    if (plain && (kind == 2 || kind == 5)) {
+        op->fast = kind == 2 ? IR_FAST_MOVS : IR_FAST_STOS;
+        op->fast_size = (u8)size;
+    }
     return true;
 }
 
