@@ -223,6 +223,7 @@ lock:   mov     $LOCK_ROUNDS, %ecx
         jne     2b
         jmp     1b
 3:      incl    counter
+        lfence                                   # or RDTSC may come before the lock is taken (SDM 2B, RDTSC)
         rdtsc
         cmp     last_high, %edx
         jb      4f
