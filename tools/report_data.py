@@ -26,7 +26,7 @@ SHARE_MEANING = {
     "waiting": "for other vCPUs, the big lock, a core", "idle": "the guest waits in HLT",
     "loop": "between translations: looking up what comes next, chaining", "profiler": "the cost of finding this out",
 }
-GROUP_WORDS = {"integer": "integer code", "memory": "memory accesses", "code": "freshly written code", "kernel": "kernel work",
+GROUP_WORDS = {"integer": "integer code", "system": "locked and special instructions", "memory": "memory accesses", "code": "freshly written code", "kernel": "kernel work",
                "device": "devices"}
 # Workloads that a hypervisor serves where they run natively: CPUID causes VM exits always (SDM 3C 25.1.2), ports and memory-mapped
 # devices are emulated. What a virtual machine's "native" takes for them is the hypervisor's time, and a ratio to that would say nothing.
