@@ -112,7 +112,7 @@ static const struct expected one[] = {
     {"halt", K_HALT, K(IDLE), 90, 0, 0},
     {"written code", K_SMC, K(TRANSLATE) | K(SOFTMMU) | K(LOOP), 80, K(TRANSLATE), 50},
     {"port", K_PORT, K(DEVICE) | K(HELPER) | K(BRIDGE) | K(LOOP) | K(EXCEPTION), 90, K(DEVICE) | K(HELPER), 40},
-    {"cpuid", K_CPUID, K(HELPER) | K(BRIDGE) | K(LOOP) | K(EXCEPTION), 90, 0, 0},   // (each goes by way of the loop)
+    {"cpuid", K_CPUID, K(HELPER) | K(BRIDGE) | K(CODE) | K(LOOP) | K(EXCEPTION), 90, K(HELPER) | K(BRIDGE), 25},   // on by the jump cache
     {"rep movsb", K_REP, K(HELPER) | K(BRIDGE) | K(SOFTMMU), 80, K(HELPER), 60},
     {"apic+hpet", K_MMIO, K(DEVICE) | K(SOFTMMU) | K(BRIDGE), 80, K(DEVICE), 20},
     {"TLB misses", K_MISS, K(SOFTMMU) | K(BRIDGE), 80, K(SOFTMMU), 60},
