@@ -204,7 +204,8 @@ WRITERS = 3
 WRITER = """w() { d=/mnt/w$1; mkdir -p $d; i=$2; while :; do
 n=$((i % 5)); seq $i $((i + i % 7 * 400)) >$d/t; sync $d/t; mv $d/t $d/f$n; sync $d; echo "ack $1 $i."; 
 echo "$i of $1" >>$d/log; sync $d/log; echo "log $1 $i."; i=$((i + 1)); done; }"""
-ALLOWED = re.compile(r"^e2fsck |: recovering journal|^Clearing orphaned inode|^Pass [1-5]|^Setting (free|filetype|dirty)|FILE SYSTEM WAS MODIFIED"
+# Orphans: what the journal says was being deleted, or truncated.
+ALLOWED = re.compile(r"^e2fsck |: recovering journal|^(Clearing|Truncating) orphaned inode|^Pass [1-5]|^Setting (free|filetype|dirty)|FILE SYSTEM WAS MODIFIED"
                      r"|^Free (blocks|inodes) count wrong|files \(.*blocks$|^Fix\? yes|^Journal checksum|^\s*$")
 
 
