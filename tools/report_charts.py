@@ -170,6 +170,9 @@ def ratio_chart(report):
 
 # ---- stacked bars -----------------------------------------------------------------------------------------------------
 
+VISIBLE = 0.02      # percent of a bar below which there is not a tenth of a pixel to draw
+
+
 def segments(parts, total, room=SMALLEST):
     """Nested SVGs for [(class, value, name, its figure)]; each shows as much text as has room on the smallest phone."""
     out, x = [], 0.0
@@ -178,7 +181,7 @@ def segments(parts, total, room=SMALLEST):
         pixels = width / 100 * room
         texts = [t for t in (f"{name} {figure}", figure) if len(t) * NAME_ROOM + 8 < pixels]
         text = f'<text x="50%" y="50%" dy=".36em" text-anchor="middle">{e(texts[0])}</text>' if texts else ""
-        if value > 0:
+        if width >= VISIBLE:
             out.append(f'<svg x="{x:.3f}%" width="{width:.3f}%" height="100%" class="seg {css}"><rect width="100%" height="100%"/>'
                        f'<rect width="100%" height="100%" class="hatch"/>{text}</svg>')
         x += width
