@@ -87,12 +87,11 @@ static void translated_break(struct assay *a, const struct workload *w)
     static struct watched seen;
     struct pass_job job[2] = {{w->index, w->n}, {w->index, long_n(a, w)}};
     struct pass_result r[2];
-    unsigned done;
     char err[96];
     seen = (struct watched){.a = a};
     profile_switch(true);
     pass_watch(watch_job, &seen);
-    bool ok = pass_run(a, MODE_SOFT, job, 2, r, &done, err, sizeof err);
+    bool ok = pass_run(a, MODE_SOFT, job, 2, r, err, sizeof err);
     pass_watch(NULL, NULL);
     profile_switch(false);
     if (!ok) assay_say(a, "assay: %s: no breakdown: %s", w->test->name, err);
@@ -108,11 +107,10 @@ static void native_break(struct assay *a, const struct workload *w)
 {
     struct pass_job job = {w->index, long_n(a, w)};
     struct pass_result r;
-    unsigned done;
     u64 before[ASSAY_COUNTERS], after[ASSAY_COUNTERS];
     char err[96];
     counters_read(a, before);
-    bool ok = pass_run(a, MODE_NATIVE, &job, 1, &r, &done, err, sizeof err);
+    bool ok = pass_run(a, MODE_NATIVE, &job, 1, &r, err, sizeof err);
     counters_read(a, after);
     struct breakdown *b = ok ? breakdown_new(a, w->test->name, MODE_NATIVE, 0) : NULL;
     if (!b) return;

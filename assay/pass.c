@@ -84,13 +84,6 @@ static void results_take(struct assay_header *h, const struct pass_job *job, uns
     }
 }
 
-static unsigned results_done(struct assay_header *h, unsigned n)
-{
-    unsigned done = 0;
-    while (done < n && result_of(h, done)->ticks) done++;
-    return done;
-}
-
 // ---- in a guest ------------------------------------------------------------------------------------------------------------------
 
 static bool header_check(const struct assay_header *h, char *err, size_t errlen)
@@ -114,6 +107,7 @@ static bool guest_run(struct assay *a, char *err, size_t errlen)
 {
     int code = 0;
     enum machine_end end = machine_run_for(PASS_LIMIT_NS, &code);
+    a->quit |= end == MACHINE_QUIT;
     a->guest->error[sizeof a->guest->error - 1] = 0;      // guest memory: anything may be there
     if (end == MACHINE_DEBUG_EXIT && code == 1) return true;
     if (end == MACHINE_DEBUG_EXIT) fmt_snprintf(err, errlen, "%s", a->guest->error[0] ? a->guest->error : "the payload ended early");
@@ -157,12 +151,11 @@ static bool native_run(struct assay *a, char *err, size_t errlen)
 
 // ---- either ----------------------------------------------------------------------------------------------------------------------
 
-bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, unsigned n, struct pass_result *r, unsigned *done, char *err, size_t errlen)
+bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, unsigned n, struct pass_result *r, char *err, size_t errlen)
 {
     bool native = modes[mode].native, ok;
     struct assay_header *h = native ? a->native : a->guest;
     memset(r, 0, n * sizeof *r);
-    *done = 0;
     if (native) ok = image_load(&a->g->payload, a->p->native.window, err, errlen) && header_check(h, err, errlen);
     else ok = guest_load(a, mode, err, errlen);
     if (!ok) return false;
@@ -177,7 +170,6 @@ bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, un
         for (unsigned c = 0; c < h->pass.cpus; c++) h->pass.apic_ids[c] = c;
         ok = guest_run(a, err, errlen);
     }
-    *done = ok ? n : results_done(h, n);
-    results_take(h, job, *done, r);
+    if (ok) results_take(h, job, n, r);
     return ok;
 }

@@ -53,9 +53,8 @@ static bool probe_pass(struct assay *a, enum mode_id mode, struct probe *p, cons
     struct pass_job job[ASSAY_JOBS] = {{0}};
     struct pass_result r[ASSAY_JOBS];
     char err[96];
-    unsigned done;
     for (unsigned i = 0; i < n * PROBES; i++) job[i] = (struct pass_job){a->w[which[i / PROBES]].index, p[which[i / PROBES]].n};
-    bool ok = pass_run(a, mode, job, n * PROBES, r, &done, err, sizeof err);
+    bool ok = pass_run(a, mode, job, n * PROBES, r, err, sizeof err);
     if (!ok && n == 1) {
         struct series *s = &a->w[which[0]].in[mode];
         p[which[0]] = (struct probe){.done = true};
@@ -202,7 +201,6 @@ static bool batch_run(struct assay *a, enum mode_id mode, const unsigned *which,
     struct pass_result r[ASSAY_JOBS];
     bool bad[ASSAY_JOBS] = {false};
     char err[96];
-    unsigned done;
     if (!n) return true;
     for (unsigned i = 0; i < n; i++) {
         const struct workload *w = &a->w[which[i]];
@@ -213,15 +211,15 @@ static bool batch_run(struct assay *a, enum mode_id mode, const unsigned *which,
     }
     // Behind the last: its second clock, at the place where one would be.
     job[n * PER_WORKLOAD] = job[n * PER_WORKLOAD + CLOCK] = job[CLOCK];
-    if (!pass_run(a, mode, job, n * PER_WORKLOAD + CLOCK + 1, r, &done, err, sizeof err)) {
+    if (!pass_run(a, mode, job, n * PER_WORKLOAD + CLOCK + 1, r, err, sizeof err)) {
         struct series *s = &a->w[which[0]].in[mode];
         if (n == 1) fmt_snprintf(s->missing, sizeof s->missing, "%s", err);
         return false;
     }
-    clock_judge(a, r, done, bad);
+    clock_judge(a, r, n * PER_WORKLOAD + CLOCK + 1, bad);
     for (unsigned i = 0; i < n; i++) {
         sample_put(a, &a->w[which[i]], mode, &r[i * PER_WORKLOAD + WORK]);
-        a->w[which[i]].in[mode].round[a->round].disturbed |= bad[clock_at(i)] || (clock_at(i + 1) < done && bad[clock_at(i + 1)]);
+        a->w[which[i]].in[mode].round[a->round].disturbed |= bad[clock_at(i)] || bad[clock_at(i + 1)];
     }
     return true;
 }
@@ -240,7 +238,7 @@ static void mode_run(struct assay *a, enum mode_id mode)
 
 void rounds_one(struct assay *a)
 {
-    for (unsigned k = 0; k < N_MODES; k++) mode_run(a, (k + a->round) % N_MODES);
+    for (unsigned k = 0; k < N_MODES && !a->quit; k++) mode_run(a, (k + a->round) % N_MODES);
 }
 
 // ---- after the last --------------------------------------------------------------------------------------------------------------

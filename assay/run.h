@@ -62,9 +62,9 @@ struct assay {
 // ---- pass.c ----
 struct pass_job { unsigned test; u64 n; };    // test: in the payload's table
 struct pass_result { u64 ticks, checksum, min, max, events; };
-// Runs up to ASSAY_JOBS jobs in this mode. Several processors: the slowest one's ticks. False: it could not be done, why in err; *done
-// jobs have results then.
-bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, unsigned n, struct pass_result *r, unsigned *done, char *err, size_t errlen);
+// Runs up to ASSAY_JOBS jobs in this mode. Several processors: the slowest one's ticks. False: it could not be done, why in err, and
+// there are no results; a->quit if the user wants to end.
+bool pass_run(struct assay *a, enum mode_id mode, const struct pass_job *job, unsigned n, struct pass_result *r, char *err, size_t errlen);
 // While set: called at the beginning and the end of each job's timed part in a guest, in vCPU 0's context with the BQL held.
 void pass_watch(void (*fn)(void *arg, bool end), void *arg);
 // Is there such a mode for this test? NULL, or why not.
